@@ -1,0 +1,388 @@
+"""The gate: a pure function from the report of a comparison to Passed, Failed, Inconclusive or Invalid.
+
+It fails closed: whatever is missing, not a number, out of range or not what was asked for is Invalid, and a verdict
+is Passed only where every condition was shown. It must not compute statistics from items (the trainer does) and must
+not know where evidence is stored. docs/gate.md explains the rules with numbers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Literal
+
+from bessemer_api.job import AxisEvidence, CompareReport, RunReport
+from bessemer_api.v1alpha1.gate import Gate, GateAxis
+from bessemer_api.v1alpha1.pipeline import AxisSummary
+from bessemer_operator.core import stats
+
+Verdict = Literal["Passed", "Failed", "Inconclusive", "Invalid", "Error"]
+State = Literal["Won", "Holds", "Worse", "NotShown"]
+
+MIN_CLUSTERS = 20
+"""Below this the standard errors of clusters are not to be trusted."""
+MAX_CLUSTER_SHARE = 0.10
+"""A larger share makes the mean depend on one cluster."""
+ASSUMED_DISCORDANCE = 0.2
+"""Share of 0/1 items on which two arms are assumed to differ, when a margin is judged before there is data."""
+
+
+class Reason(StrEnum):
+    """Why a verdict was given; the reason of the condition GatePassed."""
+
+    PASSED = "GatePassed"
+    VETO = "Veto"
+    WORSE = "ProvenWorse"
+    IMPOSSIBLE = "WinsImpossible"
+    NOT_SHOWN = "NotShown"
+    NEXT_LOOK = "NextLook"
+    IMPLAUSIBLE = "ImplausibleGain"
+    MISSING = "MissingData"
+    NOT_A_NUMBER = "NotANumber"
+    MISMATCH = "DigestMismatch"
+    SETTINGS = "SettingsDiffer"
+    FLOOR = "BaselineAtFloor"
+    CLUSTERS = "TooFewClusters"
+    NO_SPREAD = "NoSpread"
+    UNDERPOWERED = "Underpowered"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the operator asked the comparison for; a report that answers something else is Invalid."""
+
+    input_digest: str
+    look: int
+    anchors: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict with its numbers. `next_look` is set exactly when the gate wants more items."""
+
+    verdict: Verdict
+    reason: str
+    message: str
+    look: int = 0
+    tries: int = 0
+    alpha: float = 0.0
+    alpha_spent: float = 0.0
+    next_look: int | None = None
+    axes: tuple[AxisSummary, ...] = ()
+
+    @property
+    def wins(self) -> tuple[str, ...]:
+        """Axes that were won; they move the anchor when the candidate is promoted."""
+        return tuple(axis.name for axis in self.axes if axis.state == "Won")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A report that is complete, with the levels that hold at its look."""
+
+    gate: Gate
+    report: CompareReport
+
+    @property
+    def axes(self) -> tuple[tuple[GateAxis, AxisEvidence], ...]:
+        found = {evidence.name: evidence for evidence in self.report.axes}
+        return tuple((axis, found[axis.name]) for axis in self.gate.axes)
+
+    @property
+    def anchors(self) -> tuple[tuple[GateAxis, AxisEvidence], ...]:
+        axes = {axis.name: axis for axis in self.gate.axes}
+        return tuple((axes[evidence.name], evidence) for evidence in self.report.anchors)
+
+    @property
+    def is_last(self) -> bool:
+        return self.report.look == len(self.gate.looks)
+
+    @property
+    def winnable(self) -> tuple[AxisEvidence, ...]:
+        return tuple(evidence for axis, evidence in self.axes if axis.win_by is not None)
+
+    @property
+    def alpha(self) -> float:
+        """Level of every test for passing: the share of this look in the alpha of this try."""
+        budget = stats.try_alpha(self.gate.alpha, self.report.tries)
+        return stats.look_alphas(budget, self.gate.looks)[self.report.look - 1]
+
+    @property
+    def win_alpha(self) -> float:
+        """Level at which one axis counts as won: then the gate passes only with at least `atLeast` axes Won."""
+        return self.alpha / (len(self.winnable) - max(self.gate.compose.at_least, 1) + 1)
+
+    @property
+    def stop_alpha(self) -> float:
+        """Level of the tests for failing early: alpha shared equally by all comparisons and looks, whatever the try.
+
+        So a candidate that deserves to go on is stopped by them with probability alpha at most. They can only
+        refuse, and so can not add a false promotion.
+        """
+        return self.gate.alpha / (len(self.axes + self.anchors) * len(self.gate.looks))
+
+
+def decide(gate: Gate, run: RunReport, asked: Asked) -> Decision:
+    """The verdict on one look from the report of its compare run. Never raises for anything a report can hold.
+
+    A run that ended in an error gives the verdict Error, neither a pass nor a failed gate.
+    """
+    if run.error is not None:
+        return Decision("Error", run.error.reason, run.error.message)
+    if run.verb != "compare" or run.input_digest != asked.input_digest:
+        return _invalid(Reason.MISMATCH, f"The report answers {run.verb} {run.input_digest}, not {asked.input_digest}.")
+    if run.compare is None:
+        return _invalid(Reason.MISSING, "The compare run reported no evidence.")
+    return judge(gate, run.compare, asked)
+
+
+def judge(gate: Gate, report: CompareReport, asked: Asked) -> Decision:
+    """The verdict on a report that is known to answer the compare run that was asked for."""
+    if report.vetoes:
+        detail = f": {report.veto_detail}" if report.veto_detail else ""
+        return Decision(
+            "Failed", Reason.VETO, f"Vetoed by {', '.join(report.vetoes)}{detail}."[:1024], report.look, report.tries
+        )
+    missing = _incomplete(gate, report, asked)
+    if missing is not None:
+        return missing
+    case = Case(gate, report)
+    decision = _first(_checks(), case) or _go_on(case)
+    return replace(
+        decision,
+        message=f"{decision.message} {_where(case)}"[:1024],
+        look=report.look,
+        tries=report.tries,
+        alpha=case.alpha,
+        alpha_spent=stats.spent(
+            stats.try_alpha(gate.alpha, report.tries), gate.looks[report.look - 1] / gate.looks[-1]
+        ),
+        axes=tuple(_summary(case, axis, evidence) for axis, evidence in case.axes),
+    )
+
+
+def _checks() -> tuple[Callable[[Case], Decision | None], ...]:
+    """In order. A candidate shown to be bad fails before the question whether the gate could have passed a good one."""
+    return (_settings, _spread, _clusters, _worse, _impossible, _floor, _power, _passed)
+
+
+def _first(checks: Sequence[Callable[[Case], Decision | None]], case: Case) -> Decision | None:
+    return next((found for check in checks if (found := check(case)) is not None), None)
+
+
+def _invalid(reason: Reason, message: str) -> Decision:
+    return Decision("Invalid", reason, message)
+
+
+# --- is all there? ----------------------------------------------------------------------------------------------
+
+
+def _incomplete(gate: Gate, report: CompareReport, asked: Asked) -> Decision | None:
+    if not 1 <= asked.look <= len(gate.looks) or report.look != asked.look:
+        message = f"The report is of look {report.look}; asked was look {asked.look} of {len(gate.looks)}."
+        return _invalid(Reason.MISMATCH, message)
+    if report.tries < 1:
+        return _invalid(Reason.MISSING, "The try was not registered before the items were read.")
+    for kind, found, wanted in (
+        ("axes", report.axes, frozenset(axis.name for axis in gate.axes)),
+        ("anchors", report.anchors, asked.anchors),
+    ):
+        names = [evidence.name for evidence in found]
+        if sorted(names) != sorted(wanted):
+            return _invalid(Reason.MISSING, f"The report has {kind} {_list(names)}; asked were {_list(wanted)}.")
+    return _bad_evidence([*report.axes, *report.anchors], gate.looks[asked.look - 1])
+
+
+def _bad_evidence(found: Sequence[AxisEvidence], items: int) -> Decision | None:
+    for evidence in found:
+        field = _bad_number(evidence)
+        if field is not None:
+            value = getattr(evidence, field)
+            return _invalid(Reason.NOT_A_NUMBER, f"Axis {evidence.name}: {field} is {value}; no number it can be.")
+        if evidence.n != items:
+            message = f"Axis {evidence.name} has {evidence.n} items; this look needs {items}."
+            return _invalid(Reason.MISSING, message)
+    return None
+
+
+def _bad_number(evidence: AxisEvidence) -> str | None:
+    """The first field that is not finite or out of its range."""
+    shares = ("p_win", "p_hold", "p_worse", "p_no_win", "largest_cluster_share")
+    others = ("delta", "low", "high", "baseline_mean", "candidate_mean", "baseline_low")
+    for field in (*shares, *others, "standard_error", "chance"):
+        value = getattr(evidence, field)
+        if value is None and field == "chance":
+            continue
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            return field
+        if (field in shares and not 0 <= value <= 1) or (field == "standard_error" and value < 0):
+            return field
+    return None
+
+
+# --- is it evidence? --------------------------------------------------------------------------------------------
+
+
+def _settings(case: Case) -> Decision | None:
+    if case.report.settings_agree:
+        return None
+    return _invalid(Reason.SETTINGS, "The arms were measured with different evaluators or settings; evaluate again.")
+
+
+def _spread(case: Case) -> Decision | None:
+    for _, e in case.axes + case.anchors:
+        if e.standard_error == 0 and not e.binary:
+            message = f"Axis {e.name}: no spread in its {e.n} differences, so no error can be estimated."
+            return _invalid(Reason.NO_SPREAD, f"{message} Are the arms the same checkpoint?")
+    return None
+
+
+def _clusters(case: Case) -> Decision | None:
+    for _, e in case.axes + case.anchors:
+        if e.clusters < MIN_CLUSTERS or e.largest_cluster_share > MAX_CLUSTER_SHARE:
+            found = f"{e.clusters} clusters, the largest with {e.largest_cluster_share:.0%} of the items"
+            needed = f"at least {MIN_CLUSTERS}, none with over {MAX_CLUSTER_SHARE:.0%}"
+            return _invalid(Reason.CLUSTERS, f"Axis {e.name}: {found}; expected {needed}.")
+    return None
+
+
+def _at_floor(case: Case) -> tuple[tuple[GateAxis, AxisEvidence], ...]:
+    """Axes on which not being worse is free, because the baseline hardly beats guessing, and that were not won."""
+    return tuple(
+        (axis, e)
+        for axis, e in case.axes
+        if e.chance is not None and e.baseline_low < e.chance + axis.not_worse_than and not _is_won(case, axis, e)
+    )
+
+
+def _floor(case: Case) -> Decision | None:
+    """A win from the floor is a win; only holding there is free. So an axis with winBy may still be won later."""
+    for axis, e in _at_floor(case):
+        if axis.win_by is None or (case.is_last and _gate_p(case) <= case.alpha):
+            low = f"the baseline may score as little as {e.baseline_low:.3f}"
+            floor = f"under chance {e.chance:.3f} plus the margin {axis.not_worse_than:g}"
+            return _invalid(Reason.FLOOR, f"Axis {e.name}: {low}, {floor}: not being worse would be free.")
+    return None
+
+
+def needed_margin(alpha: float, standard_error: float) -> float:
+    """The smallest margin that a difference of 0 shows at this alpha."""
+    return stats.critical(alpha) * standard_error
+
+
+def designed_margin(gate: Gate) -> float:
+    """The smallest margin that 0/1 items of this gate show at its last look, on the first try, when nothing changed.
+
+    Assumes that the arms differ on a fifth of the items. A gate with a smaller margin is underpowered by design.
+    """
+    last = stats.look_alphas(gate.alpha, gate.looks)[-1]
+    return needed_margin(last, math.sqrt(ASSUMED_DISCORDANCE / gate.looks[-1]))
+
+
+def _power(case: Case) -> Decision | None:
+    looks = case.gate.looks
+    last = stats.look_alphas(case.gate.alpha, looks)[-1]
+    for axis, e in case.axes:
+        error = e.standard_error * math.sqrt(e.n / looks[-1])
+        needed = designed_margin(case.gate) if e.binary else needed_margin(last, error)
+        if axis.not_worse_than < needed:
+            found = f"{looks[-1]} items can show a margin of {needed:.4f}, not {axis.not_worse_than:g}"
+            return _invalid(Reason.UNDERPOWERED, f"Axis {e.name}: {found}; use more items or a larger margin.")
+    return None
+
+
+# --- fail, pass, or go on ---------------------------------------------------------------------------------------
+
+
+def _worse(case: Case) -> Decision | None:
+    for against, pairs in (("the baseline", case.axes), ("its anchor", case.anchors)):
+        for axis, e in pairs:
+            if e.p_worse <= case.stop_alpha:
+                message = f"Axis {e.name} is worse than {against} by more than {axis.not_worse_than:g}: {_numbers(e)}"
+                return Decision("Failed", Reason.WORSE, f"{message}, p {e.p_worse:.2g} at level {case.stop_alpha:.2g}.")
+    return None
+
+
+def _impossible(case: Case) -> Decision | None:
+    lost = [e.name for e in case.winnable if e.p_no_win <= case.stop_alpha]
+    spare = len(case.winnable) - case.gate.compose.at_least
+    if len(lost) <= spare:
+        return None
+    message = f"{case.gate.compose.at_least} wins are needed, but no win is possible on {_list(lost)}"
+    return Decision("Failed", Reason.IMPOSSIBLE, f"{message} (level {case.stop_alpha:.2g}).")
+
+
+def _passed(case: Case) -> Decision | None:
+    if _gate_p(case) > case.alpha or _at_floor(case):
+        return None
+    limit = case.gate.max_plausible_gain
+    for _, e in case.axes:
+        if limit is not None and e.delta > limit:
+            message = f"Axis {e.name} gains {e.delta:.3f}, more than is plausible ({limit:g}): a person must look."
+            return Decision("Inconclusive", Reason.IMPLAUSIBLE, message)
+    return Decision("Passed", Reason.PASSED, _score(case))
+
+
+def _go_on(case: Case) -> Decision:
+    if case.is_last:
+        return Decision("Failed", Reason.NOT_SHOWN, f"Not shown at the last look: {_score(case)}")
+    return Decision("Inconclusive", Reason.NEXT_LOOK, f"Not yet shown: {_score(case)}", next_look=case.report.look + 1)
+
+
+def _gate_p(case: Case) -> float:
+    wins = [e.p_win for e in case.winnable]
+    holds = [e.p_hold for _, e in case.axes + case.anchors]
+    return stats.gate_p(wins, holds, case.gate.compose.at_least)
+
+
+def _is_won(case: Case, axis: GateAxis, evidence: AxisEvidence) -> bool:
+    return axis.win_by is not None and evidence.p_win <= case.win_alpha
+
+
+# --- words ------------------------------------------------------------------------------------------------------
+
+
+def _state(case: Case, axis: GateAxis, evidence: AxisEvidence) -> State:
+    if evidence.p_worse <= case.stop_alpha:
+        return "Worse"
+    if _is_won(case, axis, evidence):
+        return "Won"
+    return "Holds" if evidence.p_hold <= case.alpha else "NotShown"
+
+
+def _summary(case: Case, axis: GateAxis, evidence: AxisEvidence) -> AxisSummary:
+    return AxisSummary(
+        name=evidence.name,
+        n=evidence.n,
+        delta=evidence.delta,
+        standard_error=evidence.standard_error,
+        interval=[evidence.low, evidence.high],
+        state=_state(case, axis, evidence),
+    )
+
+
+def _score(case: Case) -> str:
+    """How far the gate is: wins and holds with the p that decides each."""
+    at_least = case.gate.compose.at_least
+    won = sum(_is_won(case, axis, e) for axis, e in case.axes)
+    holds = [e.p_hold for _, e in case.axes + case.anchors]
+    held = sum(p <= case.alpha for p in holds)
+    text = f"{held} of {len(holds)} comparisons hold (largest p {max(holds):.2g})"
+    if at_least:
+        p = stats.partial_conjunction([e.p_win for e in case.winnable], at_least)
+        text = f"{won} of {len(case.winnable)} axes won, {at_least} needed (p {p:.2g}); {text}"
+    floor = [e.name for _, e in _at_floor(case)]
+    return f"{text}; at the floor, so a win is needed: {_list(floor)}." if floor else f"{text}."
+
+
+def _where(case: Case) -> str:
+    report = case.report
+    return f"Look {report.look} of {len(case.gate.looks)}, try {report.tries}, alpha {case.alpha:.2g}."
+
+
+def _numbers(evidence: AxisEvidence) -> str:
+    return f"difference {evidence.delta:+.4f}, 95 % interval {evidence.low:+.4f} to {evidence.high:+.4f}"
+
+
+def _list(names: Sequence[str] | frozenset[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,114 @@
+"""The store's bytes in S3 (or what speaks its protocol), through obstore. Operations only, as in backends.py."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import S3Store
+
+from bessemer_trainer.backends import MANIFEST, disk_errors
+from bessemer_trainer.errors import PermanentError, TransientError
+
+
+@contextlib.contextmanager
+def _s3_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise PermanentError(
+            "StoreUnusable", f"{url}: access denied; check the AWS_* credentials of the profile's Secret and the bucket"
+        ) from error
+    except NotFoundError as error:
+        if "NoSuchBucket" in str(error):
+            raise PermanentError("StoreUnusable", f"{url}: there is no such bucket; create it") from error
+        raise TransientError("StoreFailed", f"{url}: not found") from error
+    except BaseError as error:
+        first = str(error).strip().splitlines()[0]
+        raise TransientError("StoreFailed", f"{url}: {first[:300]}") from error
+
+
+class ObjectStore:
+    """S3 through obstore. Settings come from the usual AWS_* variables."""
+
+    def __init__(self, url: str, client: Any) -> None:  # noqa: ANN401 - obstore's store classes share no base type
+        self._url = url.rstrip("/")
+        self._client = client
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Plain http is allowed only when the endpoint that the admin configured says http."""
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        client = S3Store.from_url(
+            url,
+            client_options={"allow_http": endpoint.startswith("http://")},
+            retry_config={"max_retries": 6, "retry_timeout": timedelta(seconds=60)},
+        )
+        return cls(url, client)
+
+    def local_path(self, key: str) -> Path | None:
+        return None
+
+    def read(self, key: str) -> bytes | None:
+        with _s3_errors(f"{self._url}/{key}"):
+            try:
+                return bytes(obstore.get(self._client, key).bytes())
+            except NotFoundError as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+
+    def create(self, key: str, data: bytes) -> bool:
+        with _s3_errors(f"{self._url}/{key}"):
+            try:
+                obstore.put(self._client, key, data, mode="create")
+            except AlreadyExistsError:
+                return False  # also after a retry of our own request that had arrived: callers compare what is there
+            return True
+
+    def write(self, key: str, data: bytes) -> None:
+        with _s3_errors(f"{self._url}/{key}"):
+            obstore.put(self._client, key, data)
+
+    def keys(self, prefix: str) -> list[str]:
+        with _s3_errors(f"{self._url}/{prefix}"):
+            pages = obstore.list(self._client, prefix=prefix)
+            return sorted(str(item["path"]) for page in pages for item in page)
+
+    def delete(self, key: str) -> None:
+        with _s3_errors(f"{self._url}/{key}"), contextlib.suppress(NotFoundError):
+            obstore.delete(self._client, key)
+
+    def upload(self, key: str, path: Path) -> None:
+        with _s3_errors(f"{self._url}/{key}"):
+            obstore.put(self._client, key, path)
+
+    def download(self, key: str, path: Path) -> None:
+        with _s3_errors(f"{self._url}/{key}"):
+            try:
+                stream = obstore.get(self._client, key).stream(min_chunk_size=8 << 20)
+            except NotFoundError:
+                return  # the reader compares with the manifest and says that it is missing
+            with disk_errors(str(path)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    for chunk in stream:
+                        file.write(chunk)
+
+    def publish_folder(self, key: str, folder: Path, files: list[str], manifest: bytes) -> None:
+        """Files first, the manifest last and only if absent: a prefix without one does not exist."""
+        if self.read(f"{key}/{MANIFEST}") is not None:
+            return
+        for path in files:
+            self.upload(f"{key}/{path}", folder / path)
+        self.create(f"{key}/{MANIFEST}", manifest)

@@ -79,7 +79,7 @@ class EvaluationInputs(Model):
 
 
 class EvaluationSpec(Model):
-    """One measurement."""
+    """The measurement and how it is run. Only inputs determine the result."""
 
     store: StoreUrl = Field(description="Artifact store.")
     inputs: EvaluationInputs = Field(
@@ -103,6 +103,7 @@ class Attempt(Model):
     outcome: Literal["Running", "Succeeded", "Failed", "Preempted"] = Field(description="How it went.")
     reason: Annotated[str, Field(max_length=64)] = Field("", description="One PascalCase word.")
     message: Text = Field("", description="What the pod said.")
+    exit_code: int | None = Field(None, ge=0, le=255, description="Exit code that decided the outcome.")
     retry: Token = Field("", description="Value of spec.retry when it was made.")
     started_at: Annotated[str, Field(max_length=40)] = Field("", description="When it was made.")
     finished_at: Annotated[str, Field(max_length=40)] = Field("", description="When it ended.")
@@ -139,11 +140,12 @@ class WorkStatus(Model):
     metrics: dict[Annotated[str, Field(max_length=64)], float] = Field(
         default_factory=dict, max_length=64, description="Final figures from the report of the pod."
     )
+    reused: bool = Field(False, description="The result was already in the store; nothing was computed.")
     progress: Progress | None = Field(None, description="Progress of the running attempt.")
 
 
 class Evaluation(Model):
-    """The kind Evaluation."""
+    """Measures one checkpoint on one range of one bank; the same measurement is never made twice."""
 
     api_version: Literal["bessemer.dev/v1alpha1"] = "bessemer.dev/v1alpha1"
     kind: Literal["Evaluation"] = "Evaluation"

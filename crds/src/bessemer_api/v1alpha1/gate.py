@@ -106,7 +106,7 @@ class Gate(Model):
             "looks must increase",
         ),
         (
-            "self.compose.atLeast <= self.axes.filter(a, has(a.winBy)).size()",
+            "(has(self.compose) ? self.compose.atLeast : 1) <= self.axes.filter(a, has(a.winBy)).size()",
             "compose.atLeast is larger than the number of axes with winBy",
         ),
     )

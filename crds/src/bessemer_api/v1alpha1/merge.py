@@ -37,7 +37,7 @@ class MergeInputs(Model):
 
 
 class MergeSpec(Model):
-    """One merge."""
+    """The merge and how it is run. Only inputs determine the result."""
 
     store: StoreUrl = Field(description="Artifact store.")
     inputs: MergeInputs = Field(
@@ -54,7 +54,7 @@ class MergeSpec(Model):
 
 
 class MergeJob(Model):
-    """The kind MergeJob."""
+    """One merge of two or more checkpoints, with its controls, every input pinned by digest."""
 
     api_version: Literal["bessemer.dev/v1alpha1"] = "bessemer.dev/v1alpha1"
     kind: Literal["MergeJob"] = "MergeJob"

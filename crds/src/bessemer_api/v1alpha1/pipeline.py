@@ -104,7 +104,7 @@ class Promotion(Model):
 
 
 class PipelineSpec(Model):
-    """The declaration."""
+    """What is made, how it is judged, and where it is promoted to."""
 
     suspend: bool = Field(False, description="Stop: running stages save and end; nothing new starts.")
     store: StoreUrl = Field(description="Artifact store.")
@@ -204,7 +204,10 @@ class PipelineStatus(Model):
 
 
 class AdaptationPipeline(Model):
-    """The kind AdaptationPipeline."""
+    """How a model is made, judged and promoted: a declaration, not a run.
+
+    What changed in it is done again, and only that.
+    """
 
     api_version: Literal["bessemer.dev/v1alpha1"] = "bessemer.dev/v1alpha1"
     kind: Literal["AdaptationPipeline"] = "AdaptationPipeline"

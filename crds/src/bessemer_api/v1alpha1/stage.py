@@ -84,7 +84,7 @@ class StageInputs(Model):
 
 
 class StageSpec(Model):
-    """One stage."""
+    """The work and how it is run. Only inputs determine the result."""
 
     store: StoreUrl = Field(description="Artifact store.")
     inputs: StageInputs = Field(
@@ -113,7 +113,7 @@ class StageSpec(Model):
 
 
 class TrainingStage(Model):
-    """The kind TrainingStage."""
+    """One stage of work with every input pinned by digest. Preparing data or a bank is a stage too."""
 
     api_version: Literal["bessemer.dev/v1alpha1"] = "bessemer.dev/v1alpha1"
     kind: Literal["TrainingStage"] = "TrainingStage"

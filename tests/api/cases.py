@@ -1,0 +1,164 @@
+"""One table of cases for every rule that one object can decide. pydantic and the real API server must agree on it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.api.documents import ABSENT, DIGEST, DOCUMENTS, Document, edited
+
+WORDS, PRETRAIN, CPT = (f"spec.stages.{index}" for index in range(3))
+FORGETTING, RELEASE = "spec.gates.0", "spec.gates.1"
+AXES = [{"name": f"axis{n}", "winBy": 0.0, "notWorseThan": 0.05} for n in range(3)]
+TRAINED_WORDS = {f"{WORDS}.train": {"epochs": 1}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A document, and whether it is accepted; if not, a part of the message (the same from both judges)."""
+
+    id: str
+    refused: str = ""
+    edits: dict[str, Any] = field(default_factory=dict)
+    kind: str = "AdaptationPipeline"
+
+    @property
+    def document(self) -> Document:
+        return edited(DOCUMENTS[self.kind], self.edits)
+
+
+ONE_LENGTH = "train needs exactly one of epochs, maxSteps and maxTokens"
+BELONG_TOGETHER = "baseline.channel and baseline.orElse belong together"
+ONE_BASELINE = "baseline needs exactly one of channel, stage, stageInput: true and base: true"
+ONE_ELSE = "orElse needs exactly one of base: true and stage"
+AT_LEAST = "compose.atLeast is larger than the number of axes with winBy"
+TOKENIZER_ONLY = "tokenizer belongs to method tokenizer and only there"
+TRAIN_ONLY = "train belongs to every training method, and only there"
+MODEL_ONLY = "model belongs to method pretrain, and only there"
+WHOLE_SEQUENCES = "train.globalBatchTokens must be a multiple of data.sequenceLength"
+
+CASES = (
+    Case("an_ordinary_pipeline_is_accepted"),
+    Case("a_pipeline_without_stages_is_accepted", "", {"spec": {"store": "s3://b", "base": {"model": "s3://b/m"}}}),
+    # Length of training
+    Case("no_length_of_training_is_refused", ONE_LENGTH, {f"{CPT}.train": {"globalBatchTokens": 512}}),
+    Case("two_lengths_of_training_are_refused", ONE_LENGTH, {f"{CPT}.train.epochs": 1}),
+    Case("three_lengths_of_training_are_refused", ONE_LENGTH, {f"{CPT}.train.epochs": 1, f"{CPT}.train.maxTokens": 9}),
+    Case("a_length_in_tokens_is_accepted", "", {f"{CPT}.train": {"maxTokens": 10**15, "globalBatchTokens": 512}}),
+    Case("half_an_epoch_is_accepted", "", {f"{PRETRAIN}.train.epochs": 0.5}),
+    # Shape of the model
+    Case(
+        "heads_that_do_not_divide_the_width_are_refused", "heads must divide hiddenSize", {f"{PRETRAIN}.model.heads": 5}
+    ),
+    Case(
+        "key_value_heads_that_do_not_divide_heads_are_refused",
+        "keyValueHeads must divide heads",
+        {f"{PRETRAIN}.model.keyValueHeads": 3},
+    ),
+    Case("grouped_query_attention_is_accepted", "", {f"{PRETRAIN}.model.keyValueHeads": 2}),
+    # What belongs to which method
+    Case("a_tokenizer_stage_without_settings_is_refused", TOKENIZER_ONLY, {f"{WORDS}.tokenizer": ABSENT}),
+    Case("tokenizer_settings_on_cpt_are_refused", TOKENIZER_ONLY, {f"{CPT}.tokenizer": {}}),
+    Case("pretrain_without_a_shape_is_refused", MODEL_ONLY, {f"{PRETRAIN}.model": ABSENT}),
+    Case(
+        "a_shape_on_cpt_is_refused",
+        MODEL_ONLY,
+        {f"{CPT}.model": {"hiddenSize": 64, "intermediateSize": 128, "layers": 2, "heads": 4}},
+    ),
+    Case("cpt_without_train_is_refused", TRAIN_ONLY, {f"{CPT}.train": ABSENT}),
+    Case("train_on_a_tokenizer_is_refused", TRAIN_ONLY, TRAINED_WORDS),
+    Case("a_batch_of_broken_sequences_is_refused", WHOLE_SEQUENCES, {f"{CPT}.train.globalBatchTokens": 500}),
+    Case(
+        "the_default_batch_fits_the_default_sequence",
+        "",
+        {f"{CPT}.data.sequenceLength": ABSENT, f"{CPT}.train": {"epochs": 1}},
+    ),
+    Case(
+        "a_default_batch_of_broken_sequences_is_refused",
+        WHOLE_SEQUENCES,
+        {f"{CPT}.data.sequenceLength": 1000, f"{CPT}.train": {"epochs": 1}},
+    ),
+    Case("a_tokenizer_on_two_nodes_is_refused", "a tokenizer stage has one node", {f"{WORDS}.nodes": 2}),
+    Case("cpt_on_two_nodes_is_accepted", "", {f"{CPT}.nodes": 2}),
+    Case("a_gate_on_a_tokenizer_is_refused", "a tokenizer stage has no gate", {f"{WORDS}.gate": "forgetting"}),
+    Case("a_stage_from_itself_is_refused", "a stage can not start from itself", {f"{CPT}.from": "cpt"}),
+    Case("a_stage_from_another_is_accepted", "", {f"{CPT}.from": "pretrain"}),
+    # Baseline
+    Case("no_baseline_is_refused", ONE_BASELINE, {f"{FORGETTING}.baseline": {}}),
+    Case("a_baseline_of_false_is_refused", ONE_BASELINE, {f"{FORGETTING}.baseline": {"base": False}}),
+    Case("two_baselines_are_refused", ONE_BASELINE, {f"{FORGETTING}.baseline": {"base": True, "stageInput": True}}),
+    Case("a_stage_and_the_base_are_refused", ONE_BASELINE, {f"{FORGETTING}.baseline": {"base": True, "stage": "cpt"}}),
+    Case("the_base_as_baseline_is_accepted", "", {f"{FORGETTING}.baseline": {"base": True}}),
+    Case("a_stage_as_baseline_is_accepted", "", {f"{FORGETTING}.baseline": {"stage": "pretrain"}}),
+    Case("a_channel_without_orElse_is_refused", BELONG_TOGETHER, {f"{RELEASE}.baseline.orElse": ABSENT}),
+    Case("orElse_without_a_channel_is_refused", BELONG_TOGETHER, {f"{FORGETTING}.baseline.orElse": {"base": True}}),
+    Case("an_empty_orElse_is_refused", ONE_ELSE, {f"{RELEASE}.baseline.orElse": {}}),
+    Case("orElse_of_base_false_is_refused", ONE_ELSE, {f"{RELEASE}.baseline.orElse": {"base": False}}),
+    Case("orElse_of_base_and_stage_is_refused", ONE_ELSE, {f"{RELEASE}.baseline.orElse.base": True}),
+    Case("orElse_of_the_base_is_accepted", "", {f"{RELEASE}.baseline.orElse": {"base": True}}),
+    # Looks and axes
+    Case("looks_that_fall_are_refused", "looks must increase", {f"{RELEASE}.looks": [400, 200]}),
+    Case("looks_that_repeat_are_refused", "looks must increase", {f"{RELEASE}.looks": [200, 200]}),
+    Case("looks_that_repeat_later_are_refused", "looks must increase", {f"{RELEASE}.looks": [100, 200, 200, 400]}),
+    Case("eight_looks_that_rise_are_accepted", "", {f"{RELEASE}.looks": list(range(50, 450, 50))}),
+    Case("more_wins_than_axes_are_refused", AT_LEAST, {f"{RELEASE}.compose": {"atLeast": 2}}),
+    Case("the_default_of_one_win_without_winBy_is_refused", AT_LEAST, {f"{FORGETTING}.compose": ABSENT}),
+    Case("an_empty_compose_without_winBy_is_refused", AT_LEAST, {f"{FORGETTING}.compose": {}}),
+    Case("three_wins_of_three_axes_are_accepted", "", {f"{RELEASE}.compose": {"atLeast": 3}, f"{RELEASE}.axes": AXES}),
+    # Keys of maps
+    Case(
+        "a_long_name_of_a_data_set_is_refused",
+        "at most 40 characters",
+        {"spec.data": {"d" * 41: {"sources": [{"uri": "x"}]}}},
+    ),
+    Case("forty_characters_are_accepted", "", {"spec.data": {"d" * 40: {"sources": [{"uri": "x"}]}}}),
+    # Nodes of a TrainingStage
+    Case("a_stage_of_cpt_is_accepted", "", {"spec.nodes": 4}, "TrainingStage"),
+    Case("an_import_on_one_node_is_accepted", "", {"spec.inputs": {"method": "import"}}, "TrainingStage"),
+    Case(
+        "an_import_on_two_nodes_is_refused",
+        "only training stages have several nodes",
+        {"spec.inputs": {"method": "import"}, "spec.nodes": 2},
+        "TrainingStage",
+    ),
+    Case(
+        "training_of_two_lengths_is_refused_in_a_stage",
+        ONE_LENGTH,
+        {"spec.inputs.train": {"maxSteps": 1, "epochs": 1}},
+        "TrainingStage",
+    ),
+    Case("a_merge_is_accepted", kind="MergeJob"),
+    Case("an_evaluation_is_accepted", kind="Evaluation"),
+)
+"""Rules over several fields."""
+
+BOUNDS = (
+    Case("a_negative_seed_is_refused", "greater than or equal to 0", {"spec.seed": -1}),
+    Case("nodes_of_zero_are_refused", "greater than or equal to 1", {f"{CPT}.nodes": 0}),
+    Case("a_million_nodes_are_refused", "less than or equal to 4096", {f"{CPT}.nodes": 10**6}),
+    Case("a_weight_of_zero_is_refused", "greater than 0", {f"{CPT}.data.mixture.0.weight": 0}),
+    Case("an_alpha_of_zero_is_refused", "greater than 0", {f"{RELEASE}.alpha": 0}),
+    Case("a_beta_of_one_is_refused", "less than 1", {f"{CPT}.train.adamBeta1": 1}),
+    Case("a_holdout_of_a_half_is_refused", "less than 0.5", {"spec.data.poems.holdout": 0.5}),
+    Case("an_unknown_method_is_refused", "'pretrain'", {f"{CPT}.method": "sft"}),
+    Case("a_number_in_words_is_refused", "", {f"{CPT}.train.learningRate": "2e-5"}),
+    Case("a_boolean_for_a_number_is_refused", "", {f"{CPT}.train.epochs": True}),
+    Case("a_number_for_a_boolean_is_refused", "", {"spec.suspend": 1}),
+    Case("a_fraction_of_a_node_is_refused", "", {f"{CPT}.nodes": 1.5}),
+    Case("a_capital_in_a_name_is_refused", "", {f"{CPT}.name": "CPT"}),
+    Case("a_name_that_ends_in_a_newline_is_refused", "", {f"{CPT}.name": "cpt\n"}),
+    Case("a_name_of_41_characters_is_refused", "", {f"{CPT}.name": "c" * 41}),
+    Case("an_http_store_is_refused", "", {"spec.store": "http://models"}),
+    Case("a_store_with_a_newline_is_refused", "", {"spec.store": "s3://models\n"}),
+    Case("a_uri_with_nul_is_refused", "", {"spec.data.poems.sources.0.uri": "a\0b"}),
+    Case("no_sources_are_refused", "", {"spec.data.poems.sources": []}),
+    Case(
+        "65_stages_are_refused",
+        "",
+        {"spec.stages": [{**DOCUMENTS["AdaptationPipeline"]["spec"]["stages"][0], "name": f"s{n}"} for n in range(65)]},
+    ),
+    Case("a_digest_of_63_digits_is_refused", "", {"spec.data.poems.sources.0.sha256": DIGEST[:-1]}),
+    Case("a_deadline_of_weeks_is_refused", "", {f"{CPT}.limits": {"deadline": "2w"}}),
+    Case("a_retry_with_a_space_is_refused", "", {"spec.retry": "once more"}, "TrainingStage"),
+    Case("an_unknown_part_of_a_bank_is_refused", "", {"spec.inputs.part": "test"}, "Evaluation"),
+    Case("a_merge_of_one_parent_is_refused", "", {"spec.inputs.parents": [DIGEST]}, "MergeJob"),
+)
+"""Bounds of single fields, all of them broken. The two judges word that differently; `refused` is what pydantic says."""

@@ -143,6 +143,8 @@ def mean_error(values: Vector, clusters: Codes, strata: Codes) -> MeanError:
     than two clusters, or a cluster lies in two strata, strata are not used: that can only enlarge the error.
     """
     whole = cluster_mean_error(values, clusters)
+    if not strata.any():
+        return whole
     pairs = np.unique(np.stack([strata, clusters]), axis=1)
     nested = pairs.shape[1] == len(np.unique(clusters))
     if whole.degrees_of_freedom == 0 or not nested or np.bincount(pairs[0]).min() < 2:

@@ -76,22 +76,21 @@ class Decision:
         return tuple(axis.name for axis in self.axes if axis.state == "Won")
 
 
+Pair = tuple[GateAxis, AxisEvidence]
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A report that is complete, with the levels that hold at its look."""
+    """A complete report beside what the gate asks of each axis.
+
+    `alpha` is the level of every test for passing: the share of this look in the alpha of this try.
+    """
 
     gate: Gate
     report: CompareReport
-
-    @property
-    def axes(self) -> tuple[tuple[GateAxis, AxisEvidence], ...]:
-        found = {evidence.name: evidence for evidence in self.report.axes}
-        return tuple((axis, found[axis.name]) for axis in self.gate.axes)
-
-    @property
-    def anchors(self) -> tuple[tuple[GateAxis, AxisEvidence], ...]:
-        axes = {axis.name: axis for axis in self.gate.axes}
-        return tuple((axes[evidence.name], evidence) for evidence in self.report.anchors)
+    axes: tuple[Pair, ...]
+    anchors: tuple[Pair, ...]
+    alpha: float
 
     @property
     def is_last(self) -> bool:
@@ -100,12 +99,6 @@ class Case:
     @property
     def winnable(self) -> tuple[AxisEvidence, ...]:
         return tuple(evidence for axis, evidence in self.axes if axis.win_by is not None)
-
-    @property
-    def alpha(self) -> float:
-        """Level of every test for passing: the share of this look in the alpha of this try."""
-        budget = stats.try_alpha(self.gate.alpha, self.report.tries)
-        return stats.look_alphas(budget, self.gate.looks)[self.report.look - 1]
 
     @property
     def win_alpha(self) -> float:
@@ -140,13 +133,12 @@ def judge(gate: Gate, report: CompareReport, asked: Asked) -> Decision:
     """The verdict on a report that is known to answer the compare run that was asked for."""
     if report.vetoes:
         detail = f": {report.veto_detail}" if report.veto_detail else ""
-        return Decision(
-            "Failed", Reason.VETO, f"Vetoed by {', '.join(report.vetoes)}{detail}."[:1024], report.look, report.tries
-        )
+        message = f"Vetoed by {', '.join(report.vetoes)}{detail}."
+        return Decision("Failed", Reason.VETO, message[:1024], report.look, report.tries)
     missing = _incomplete(gate, report, asked)
     if missing is not None:
         return missing
-    case = Case(gate, report)
+    case = _case(gate, report)
     decision = _first(_checks(), case) or _go_on(case)
     return replace(
         decision,
@@ -154,11 +146,24 @@ def judge(gate: Gate, report: CompareReport, asked: Asked) -> Decision:
         look=report.look,
         tries=report.tries,
         alpha=case.alpha,
-        alpha_spent=stats.spent(
-            stats.try_alpha(gate.alpha, report.tries), gate.looks[report.look - 1] / gate.looks[-1]
-        ),
+        alpha_spent=sum(_look_alphas(gate, report.tries)[: report.look]),
         axes=tuple(_summary(case, axis, evidence) for axis, evidence in case.axes),
     )
+
+
+def _case(gate: Gate, report: CompareReport) -> Case:
+    found, asked = {e.name: e for e in report.axes}, {axis.name: axis for axis in gate.axes}
+    return Case(
+        gate=gate,
+        report=report,
+        axes=tuple((axis, found[axis.name]) for axis in gate.axes),
+        anchors=tuple((asked[e.name], e) for e in report.anchors),
+        alpha=_look_alphas(gate, report.tries)[report.look - 1],
+    )
+
+
+def _look_alphas(gate: Gate, tries: int) -> tuple[float, ...]:
+    return stats.look_alphas(stats.try_alpha(gate.alpha, tries), gate.looks)
 
 
 def _checks() -> tuple[Callable[[Case], Decision | None], ...]:
@@ -185,7 +190,7 @@ def _incomplete(gate: Gate, report: CompareReport, asked: Asked) -> Decision | N
         return _invalid(Reason.MISSING, "The try was not registered before the items were read.")
     for kind, found, wanted in (
         ("axes", report.axes, frozenset(axis.name for axis in gate.axes)),
-        ("anchors", report.anchors, asked.anchors),
+        ("anchors", report.anchors, asked.anchors & {axis.name for axis in gate.axes}),
     ):
         names = [evidence.name for evidence in found]
         if sorted(names) != sorted(wanted):
@@ -246,7 +251,7 @@ def _clusters(case: Case) -> Decision | None:
     return None
 
 
-def _at_floor(case: Case) -> tuple[tuple[GateAxis, AxisEvidence], ...]:
+def _at_floor(case: Case) -> tuple[Pair, ...]:
     """Axes on which not being worse is free, because the baseline hardly beats guessing, and that were not won."""
     return tuple(
         (axis, e)
@@ -275,13 +280,13 @@ def designed_margin(gate: Gate) -> float:
 
     Assumes that the arms differ on a fifth of the items. A gate with a smaller margin is underpowered by design.
     """
-    last = stats.look_alphas(gate.alpha, gate.looks)[-1]
+    last = _look_alphas(gate, 1)[-1]
     return needed_margin(last, math.sqrt(ASSUMED_DISCORDANCE / gate.looks[-1]))
 
 
 def _power(case: Case) -> Decision | None:
     looks = case.gate.looks
-    last = stats.look_alphas(case.gate.alpha, looks)[-1]
+    last = _look_alphas(case.gate, 1)[-1]
     for axis, e in case.axes:
         error = e.standard_error * math.sqrt(e.n / looks[-1])
         needed = designed_margin(case.gate) if e.binary else needed_margin(last, error)

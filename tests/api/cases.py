@@ -110,6 +110,9 @@ CASES = (
         {"spec.data": {"d" * 41: {"sources": [{"uri": "x"}]}}},
     ),
     Case("forty_characters_are_accepted", "", {"spec.data": {"d" * 40: {"sources": [{"uri": "x"}]}}}),
+    # Numbers at their bounds
+    Case("a_holdout_of_0_is_accepted", "", {"spec.data.poems.holdout": 0}),
+    Case("a_holdout_of_a_half_is_accepted", "", {"spec.data.poems.holdout": 0.5}),
     # Nodes of a TrainingStage
     Case("a_stage_of_cpt_is_accepted", "", {"spec.nodes": 4}, "TrainingStage"),
     Case("an_import_on_one_node_is_accepted", "", {"spec.inputs": {"method": "import"}}, "TrainingStage"),
@@ -137,7 +140,8 @@ BOUNDS = (
     Case("a_weight_of_zero_is_refused", "greater than 0", {f"{CPT}.data.mixture.0.weight": 0}),
     Case("an_alpha_of_zero_is_refused", "greater than 0", {f"{RELEASE}.alpha": 0}),
     Case("a_beta_of_one_is_refused", "less than 1", {f"{CPT}.train.adamBeta1": 1}),
-    Case("a_holdout_of_a_half_is_refused", "less than 0.5", {"spec.data.poems.holdout": 0.5}),
+    Case("a_holdout_of_more_than_a_half_is_refused", "or equal to 0.5", {"spec.data.poems.holdout": 0.51}),
+    Case("a_holdout_of_all_is_refused", "or equal to 0.5", {"spec.data.poems.holdout": 1}),
     Case("an_unknown_method_is_refused", "'pretrain'", {f"{CPT}.method": "sft"}),
     Case("a_number_in_words_is_refused", "", {f"{CPT}.train.learningRate": "2e-5"}),
     Case("a_boolean_for_a_number_is_refused", "", {f"{CPT}.train.epochs": True}),

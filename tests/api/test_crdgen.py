@@ -163,10 +163,19 @@ class Loose(BaseModel):
     values: dict[str, int]
 
 
+class Half(BaseModel):
+    share: Annotated[float, Field(lt=0.5)]
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
-    [(Tree, "contains itself"), (Either, "union is not structural"), (Loose, "keys with a maximum length")],
-    ids=["recursion", "a_union", "a_map_with_unbounded_keys"],
+    [
+        (Tree, "contains itself"),
+        (Either, "union is not structural"),
+        (Loose, "keys with a maximum length"),
+        (Half, "truncates"),
+    ],
+    ids=["recursion", "a_union", "a_map_with_unbounded_keys", "a_fractional_exclusive_bound"],
 )
 def test_what_no_crd_can_hold_is_refused(model: type[BaseModel], message: str) -> None:
     with pytest.raises(ValueError, match=message):

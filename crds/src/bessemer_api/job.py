@@ -191,6 +191,7 @@ class RunReport(Model):
     step: int | None = Field(None, ge=0)
     tokens: int | None = Field(None, ge=0)
     metrics: dict[Annotated[str, Field(max_length=64)], float] = Field(default_factory=dict, max_length=24)
+    reused: bool = Field(False, description="The result was already in the store; nothing was computed.")
     error: RunError | None = None
     resolve: ResolveReport | None = None
     compare: CompareReport | None = None

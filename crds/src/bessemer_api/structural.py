@@ -80,8 +80,15 @@ class _Structural(GenerateJsonSchema):
 
 
 def _boolean_exclusive(schema: JsonSchemaValue) -> JsonSchemaValue:
-    """OpenAPI v3.0 has a number and a flag where JSON Schema has one number."""
+    """OpenAPI v3.0 has a number and a flag where JSON Schema has one number.
+
+    The API server truncates a bound to an integer before it compares an integer (`0` < 0.5 becomes 0 < 0), which does
+    no harm to an inclusive maximum; any other fractional bound raises ValueError.
+    """
     result = dict(schema)
+    for name in ("minimum", "exclusiveMinimum", "exclusiveMaximum"):
+        if result.get(name, 0) % 1:
+            raise ValueError(f"the API server truncates the fractional bound {name}: {result[name]}")
     for flag, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if flag in result:
             result |= {bound: result[flag], flag: True}

@@ -78,7 +78,7 @@ class DataSet(Model):
     kind: Literal["text"] = Field("text", description="Shape of a record.")
     sources: list[Source] = Field(min_length=1, max_length=64, description="Where documents are read from, in order.")
     prepare: Prepare = Field(default_factory=lambda: Prepare.model_validate({}), description="Preparation rules.")
-    holdout: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+    holdout: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.0, description="Share of documents that is set aside and never trained on; the stage reports its loss."
     )
 

@@ -31,7 +31,7 @@ class PrepareInputs(Model):
     content: Digest = Field(description="Digest of the content that was found when the pipeline was resolved.")
     rules: Prepare = Field(description="Preparation rules.")
     banks: list[Digest] = Field(default_factory=list, max_length=16, description="Banks to decontaminate against.")
-    holdout: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.0, description="Share of documents that is set aside.")
+    holdout: Annotated[float, Field(ge=0, le=0.5)] = Field(0.0, description="Share of documents that is set aside.")
 
 
 class BankInputs(Model):

@@ -12,7 +12,7 @@ import fcntl
 import json
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,8 +135,18 @@ class LocalCluster:
         with self._writing():
             old = self._live(ref)
             self._check_version(ref, old, resource_version)
+            self._check_uid(ref, old, obj["metadata"].get("uid"))
             status = {"status": _copy(obj.get("status") or {})}
             return self._write(ref, old, managed.applied(old, status, (field_manager, "status"), self._now()))
+
+    async def replace_status(self, obj: Obj, manager: str) -> Obj:
+        """PUT of the status, as the built-in controllers write it; `obj`'s version is the precondition."""
+        ref = ref_of(obj)
+        with self._writing():
+            old = self._live(ref)
+            self._check_version(ref, old, obj["metadata"].get("resourceVersion"))
+            new = {**old, "status": _copy(obj["status"])}
+            return self._write(ref, old, managed.record_update(old, new, manager, self._now()))
 
     async def patch_annotations(self, ref: Ref, annotations: Mapping[str, str | None]) -> Obj:
         with self._writing():
@@ -156,16 +166,14 @@ class LocalCluster:
     ) -> None:
         with self._writing():
             live = self._live(ref)
-            found = live["metadata"]["uid"]
-            if uid is not None and uid != found:
-                raise Conflict(f"{ref}: precondition failed: uid is {found}, not {uid}")
+            self._check_uid(ref, live, uid)
             if propagation == "Orphan":
-                self._release_dependents(found)
+                self._release_dependents(live["metadata"]["uid"])
             self._delete(ref, grace_seconds)
 
     async def watch(
         self, kinds: Collection[str], since: Mapping[str, str], namespace: str | None = None
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         start = {kind_of(kind).name: int(since[kind]) for kind in kinds}
         cursor = min(start.values())
         wake = asyncio.Event()
@@ -247,6 +255,11 @@ class LocalCluster:
         found = live["metadata"]["resourceVersion"]
         if found != expected:
             raise Conflict(f"{ref}: the object has been modified: resourceVersion is {found}, not {expected}")
+
+    def _check_uid(self, ref: Ref, live: Obj, expected: str | None) -> None:
+        found = live["metadata"]["uid"]
+        if expected and expected != found:
+            raise Conflict(f"{ref}: precondition failed: uid is {found}, not {expected}")
 
     def _create(self, ref: Ref, config: Obj, manager: str, operation: Literal["Apply", "Update"]) -> Obj:
         kind = kind_of(ref.kind)

@@ -27,7 +27,7 @@ _UNOWNED_META = (*_SERVER_META, "name", "namespace", "generateName")
 
 def without_server_fields(obj: Obj, kind: Kind) -> Obj:
     """What a client may say: no server-set metadata, and no status where that is a subresource."""
-    meta = {key: value for key, value in obj["metadata"].items() if key not in _SERVER_META and value is not None}
+    meta = {key: value for key, value in obj["metadata"].items() if key not in _SERVER_META and value}
     rest = {key: value for key, value in obj.items() if not (key == "status" and kind.has_status)}
     return {**rest, "metadata": meta}
 

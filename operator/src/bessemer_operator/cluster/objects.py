@@ -18,6 +18,7 @@ MAX_ANNOTATION_BYTES = 256 * 1024
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _DNS_LABEL = re.compile(_LABEL)
+_JOB_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
 
@@ -33,6 +34,8 @@ def check(obj: Obj, kind: Kind) -> None:
         _require(_fits(_DNS_LABEL, meta.get("namespace"), 63), f"{what}: metadata.namespace: not a DNS label")
     if kind.name == "Job":
         _require(len(meta["name"]) <= 63, f"{what}: metadata.name: must be no more than 63 characters")
+    if kind.name == "PyTorchJob":
+        _require(_fits(_JOB_LABEL, meta["name"], 63), f"{what}: metadata.name: not a DNS-1035 label")
     for key, value in (meta.get("labels") or {}).items():
         _require(_is_key(key), f"{what}: metadata.labels: {str(key)[:80]!r} is not a qualified name")
         _require(_fits(_VALUE, value, 63), f"{what}: metadata.labels: {key}: not a label value (at most 63 characters)")

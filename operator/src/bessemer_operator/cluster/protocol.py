@@ -7,7 +7,7 @@ Must not import a Kubernetes client: that is kube.py's.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -136,7 +136,10 @@ class Cluster(Protocol):
         """Server-side apply, forced: creates or merges; fields this manager applied before and now leaves out go."""
 
     async def apply_status(self, obj: Obj, field_manager: str, resource_version: str | None = None) -> Obj:
-        """Server-side apply of `obj.status`, and nothing else. Raises Conflict if the version has moved on."""
+        """Server-side apply of `obj.status`, and nothing else.
+
+        Raises Conflict if the version has moved on; Conflict or Invalid if `obj` carries another uid.
+        """
 
     async def patch_annotations(self, ref: Ref, annotations: Mapping[str, str | None]) -> Obj:
         """Merge patch of metadata.annotations; None removes a key."""
@@ -152,7 +155,7 @@ class Cluster(Protocol):
 
     def watch(
         self, kinds: Collection[str], since: Mapping[str, str], namespace: str | None = None
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Changes of `kinds` after the versions in `since` (kind -> resourceVersion of its list).
 
         Reconnects by itself after transient errors; raises Expired when it can not go on without a gap.

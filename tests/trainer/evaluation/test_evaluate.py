@@ -1,0 +1,250 @@
+"""Measuring a really trained tiny model: numbers against a plain forward pass, determinism, and unusable inputs."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bessemer_api.v1alpha1.evaluation import Axis
+from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.evals import bits_per_byte, multiple_choice
+from bessemer_trainer.evals.common import Item, TextEncoder, load_encoder, load_model
+from bessemer_trainer.stages import evaluate
+from tests.trainer.evaluation.tiny import AXES, ITEMS, World, multiple_choice_items, publish_bank, text_items
+
+CHOICE_AXIS = Axis.model_validate(AXES[0])
+TEXT_AXIS = Axis.model_validate(AXES[1])
+
+
+def samples(world: World, evaluation: str, axis: str) -> list[dict[str, Any]]:
+    path = world.store().fetch(evaluation) / f"samples_{axis}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def plain_log_likelihood(model: torch.nn.Module, tokens: list[int], start: int) -> float:
+    """Sum of log p of tokens[start:], by one forward pass without padding, batch or cache."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([tokens])).logits[0].double()
+    logs = torch.log_softmax(logits, -1)
+    return sum(float(logs[i - 1, tokens[i]]) for i in range(start, len(tokens)))
+
+
+@pytest.fixture(scope="module")
+def model_and_encoder(world: World) -> tuple[torch.nn.Module, TextEncoder]:
+    folder = world.store().fetch(world.good)
+    return load_model(folder, "fp32"), load_encoder(folder)
+
+
+def uneven_items() -> list[Item]:
+    """Prompts and choices of very different length, one-token choices, and a border that a token spans."""
+    documents = [
+        *multiple_choice_items()[:5],
+        {"id": "long", "prompt": "The colour of kalomi is amber. " * 4 + "So the colour is", "choices": [" blue", " é"], "answer": 0},
+        {"id": "spans", "prompt": "The colou", "choices": ["r of", "rs", "x"], "answer": 0},
+        {"id": "short", "prompt": "T", "choices": ["he colour of kaloru is green.", "o"], "answer": 1},
+        {"id": "chinese", "prompt": "颜色", "choices": ["红", "蓝色"], "answer": 1},
+    ]  # fmt: skip
+    return [Item(d["id"], d | {"fact": d["id"]}, "test") for d in documents]
+
+
+def test_log_likelihoods_with_a_shared_prefix_equal_a_plain_forward_pass(
+    model_and_encoder: tuple[torch.nn.Module, TextEncoder],
+) -> None:
+    model, encoder = model_and_encoder
+    items = uneven_items()
+    found = multiple_choice.measure(model, encoder, items, CHOICE_AXIS, lambda done: None)
+    for item, sample in zip(items, found, strict=True):
+        alone = encoder.encode(item.fields["prompt"])
+        for choice, likelihood in zip(item.fields["choices"], sample.detail["logLikelihoods"], strict=True):
+            whole = encoder.encode(item.fields["prompt"] + choice)
+            border = next((i for i, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b), len(alone))
+            assert likelihood == pytest.approx(plain_log_likelihood(model, whole, border), abs=1e-4), (item.id, choice)
+
+
+def test_a_token_that_spans_the_border_belongs_to_the_choice(
+    model_and_encoder: tuple[torch.nn.Module, TextEncoder],
+) -> None:
+    _, encoder = model_and_encoder
+    prompt, whole = encoder.encode("The colou"), encoder.encode("The colour of")
+    assert whole[: len(prompt)] != prompt, "the case is there to span the border"
+
+
+@pytest.mark.parametrize("length", [1, 3, 40], ids=["one word", "one window", "several windows"])
+def test_bits_per_byte_equals_a_plain_forward_pass_in_windows(
+    model_and_encoder: tuple[torch.nn.Module, TextEncoder], length: int
+) -> None:
+    model, encoder = model_and_encoder
+    text = " ".join(["The colour of kaloru is green, I say."] * length) if length > 1 else "é"
+    longest = 64
+    tokens = encoder.encode(text)
+    nats = sum(-plain_log_likelihood(model, tokens[i : i + longest + 1], 1) for i in range(0, len(tokens) - 1, longest))
+    other = Item("o", {"text": "Another text, so that the batch has rows of different length."}, "test")
+    (sample, _) = bits_per_byte.measure(model, encoder, [Item("t", {"text": text}, "test"), other], TEXT_AXIS, print)
+    assert sample.score == pytest.approx(nats / math.log(2) / len(text.encode()), abs=1e-5)
+    assert sample.detail["bytes"] == len(text.encode())
+
+
+def test_a_trained_model_knows_its_facts_and_an_untrained_one_guesses(world: World) -> None:
+    good, weak = (world.store().manifest(world.evaluate(c)).meta["means"] for c in (world.good, world.weak))
+    assert good["knowledge"] > 0.8
+    assert 0.05 < weak["knowledge"] < 0.6
+    assert good["generalLoss"] < weak["generalLoss"]
+
+
+def test_shuffled_gold_answers_give_chance(world: World, tmp_path: Path) -> None:
+    items = multiple_choice_items()
+    shifted = [item | {"answer": (item["answer"] + 1 + k % 3) % 4} for k, item in enumerate(items)]
+    mixed = [item if k % 4 == 0 else shifted[k] for k, item in enumerate(items)]  # right for one in four
+    bank = publish_bank(world.store(), tmp_path / "bank", mixed, text_items())
+    mean = world.store().manifest(world.evaluate(world.good, bank=bank)).meta["means"]["knowledge"]
+    assert abs(mean - 0.25) < 0.1
+
+
+def test_equal_inputs_give_equal_digests_and_another_range_gives_the_same_items(world: World) -> None:
+    whole = world.evaluate(world.good)
+    assert world.evaluate(world.good) == whole
+    later = world.evaluate(world.good, 60, 120)
+    assert [s["id"] for s in samples(world, later, "knowledge")] == [f"k{k}" for k in range(60, 120)]
+    for one, other in zip(samples(world, later, "generalLoss"), samples(world, whole, "generalLoss")[60:], strict=True):
+        assert one == other | {"score": pytest.approx(other["score"]), "nats": pytest.approx(other["nats"])}
+
+
+def test_samples_carry_cluster_answer_and_chance(world: World) -> None:
+    first = samples(world, world.evaluate(world.good, 0, 10), "knowledge")[0]
+    assert first.keys() == {"id", "cluster", "score", "answer", "chosen", "chance", "logLikelihoods"}
+    assert (first["cluster"], first["chance"]) == ("f0", 0.25)
+    assert first["score"] == float(first["answer"] == first["chosen"])
+
+
+def test_settings_name_everything_but_the_checkpoint(world: World) -> None:
+    meta = world.store().manifest(world.evaluate(world.good, 0, 10)).meta
+    assert meta["checkpoint"] == world.good
+    assert meta["settings"] == {
+        "bank": world.bank, "axes": AXES, "part": "gate", "start": 0, "end": 10, "precision": "fp32", "seed": 0,
+        "recipe": 1, "device": "cuda" if torch.cuda.is_available() else "cpu",
+    }  # fmt: skip
+
+
+def test_bf16_is_measured_in_bf16(world: World) -> None:
+    narrow = samples(world, world.evaluate(world.good, 0, 10, precision="bf16"), "generalLoss")
+    wide = samples(world, world.evaluate(world.good, 0, 10), "generalLoss")
+    gaps = [abs(a["score"] - b["score"]) for a, b in zip(narrow, wide, strict=True)]
+    assert 0 < max(gaps) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "words"),
+    [
+        pytest.param({"end": ITEMS + 1}, "TooFewItems", ["120 items", "0 to 121"], id="more items than the bank has"),
+        pytest.param({"start": 9, "end": 9}, "EmptyRange", ["start is 9"], id="an empty range"),
+        pytest.param({"recipe": 2}, "UnknownRecipe", ["recipe is 2"], id="a recipe of another version"),
+        pytest.param(
+            {"axes": [{"name": "manners", "task": "multipleChoice"}]}, "NoItems", ["manners"], id="an axis without items"
+        ),
+        pytest.param(
+            {"axes": [AXES[0] | {"clusterBy": "author"}]}, "BadItem", ["k0", "author"], id="a cluster field that is missing"
+        ),
+        pytest.param(
+            {"axes": [AXES[1] | {"task": "multipleChoice"}]}, "BadItem", ["line 1", "prompt"], id="items of another task"
+        ),
+        pytest.param({"bank": "checkpoint"}, "WrongKind", ["expected bank"], id="a bank that is a checkpoint"),
+        pytest.param({"bank": "sha256:" + "1" * 64}, "ArtifactMissing", ["there is no"], id="a bank that is not there"),
+    ],
+)  # fmt: skip
+def test_unusable_inputs_are_refused_with_their_reason(
+    world: World, fields: dict[str, Any], reason: str, words: list[str]
+) -> None:
+    if fields.get("bank") == "checkpoint":
+        fields = {"bank": world.good}
+    with pytest.raises(PermanentError) as caught:
+        world.evaluate(world.good, **({"start": 0, "end": 10} | fields))
+    assert caught.value.reason == reason
+    assert all(word in caught.value.message for word in words), caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({"choices": [" a"]}, "at least two", id="one choice"),
+        pytest.param({"choices": [" a", ""]}, "at least two", id="an empty choice"),
+        pytest.param({"answer": 4}, "0 to 3", id="an answer that is no choice"),
+        pytest.param({"answer": True}, "0 to 3", id="an answer that is a truth value"),
+        pytest.param({"prompt": ""}, "not empty", id="an empty prompt"),
+        pytest.param({"prompt": "colour " * 100}, "the model takes 64", id="a prompt longer than the model"),
+        pytest.param({"id": 5}, "`id`", id="an id that is a number"),
+        pytest.param({"prompt": "\ud800"}, "JSON", id="half a surrogate pair"),
+    ],
+)
+def test_a_bad_item_is_named_by_file_and_line(world: World, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    items = multiple_choice_items()
+    items[7] = items[7] | change
+    bank = publish_bank(world.store(), tmp_path / "bank", items, text_items())
+    with pytest.raises(PermanentError) as caught:
+        world.evaluate(world.good, 0, 10, bank=bank)
+    assert caught.value.reason == "BadItem"
+    assert "knowledge.gate.jsonl, line 8" in caught.value.message
+    assert words in caught.value.message
+
+
+def checkpoint_with(world: World, folder: Path, change: str) -> str:
+    """A copy of the good checkpoint that is broken in one way."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(world.store().fetch(world.good), folder, ignore=shutil.ignore_patterns("manifest.json"))
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    if change == "nan":
+        tensors[name][0, 0] = math.nan
+    elif change == "missing":
+        del tensors[name]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    if change == "pickle":
+        torch.save(tensors, folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    elif change == "no tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif change == "code":
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "mine.Mine", "AutoConfig": "mine.Config"}}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "mine.py").write_text("raise SystemExit('code of the checkpoint was run')")
+    return world.store().publish(folder, "checkpoint", {"broken": change})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param("nan", "NonFiniteScore", id="a NaN in the weights"),
+        pytest.param("missing", "CheckpointIncomplete", id="a weight that is missing"),
+        pytest.param("pickle", "CheckpointUnreadable", id="a pickle instead of safetensors"),
+        pytest.param("no tokenizer", "CheckpointUnreadable", id="no tokenizer"),
+        pytest.param("code", "CheckpointUnreadable", id="code in the checkpoint"),
+    ],
+)
+def test_a_broken_checkpoint_is_an_error_and_no_score(world: World, tmp_path: Path, change: str, reason: str) -> None:
+    broken = checkpoint_with(world, tmp_path / "broken", change)
+    with pytest.raises(PermanentError) as caught:
+        world.evaluate(broken, 0, 10)
+    assert caught.value.reason == reason
+
+
+def test_an_edited_checkpoint_is_refused(world: World, tmp_path: Path) -> None:
+    digest = checkpoint_with(world, tmp_path / "copy", "none")
+    path = world.store().fetch(digest) / "config.json"
+    path.chmod(0o644)
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(PermanentError) as caught:
+        world.evaluate(digest, 0, 10)
+    assert caught.value.reason == "ArtifactCorrupt"
+
+
+def test_evaluate_finishes_its_determinism_when_it_ends() -> None:
+    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    with evaluate.deterministic():
+        assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (1, True)
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before

@@ -1,0 +1,165 @@
+"""compare: register the try, then read the stored items of both arms, then report paired statistics and vetoes.
+
+It measures nothing and gives no verdict: the operator's gate decides from the report alone. Everything derives from
+stored per-item results that were verified by digest. The try is registered before anything is read, so that nobody
+peeks at results without being counted.
+"""
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bessemer_api.digest import canonical_json
+from bessemer_api.job import Arm, AxisEvidence, CompareReport, CompareTask
+from bessemer_api.v1alpha1.evaluation import Axis
+from bessemer_api.v1alpha1.gate import GateAxis
+from bessemer_trainer import vetoes
+from bessemer_trainer.arms import Results, read_arm
+from bessemer_trainer.channels import register_try
+from bessemer_trainer.context import Context, Outcome
+from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.statistics import PairedResult, Question, StatisticsError, compare_axis
+
+MAX_EVIDENCE_BYTES = 3584
+"""What fits into a RunReport beside its other fields; about eight lines of evidence."""
+
+
+def run(context: Context) -> Outcome:
+    """Publishes an artifact `comparison` with `evidence.json`; the report carries the same numbers."""
+    task = context.spec.compare
+    assert task is not None  # noqa: S101 - __main__ has checked that the field of the verb is set
+    tries, uses = _register(context, task)
+    candidate, baseline = (read_arm(context.store, task, arm) for arm in (task.candidate, task.baseline))
+    anchors = {axis: read_arm(context.store, task, arm) for axis, arm in sorted(task.anchors.items())}
+    fired = vetoes.check(task.vetoes, _veto_evidence(context, task))
+    report = CompareReport(
+        look=task.look,
+        tries=tries,
+        bank_uses=uses,
+        axes=[evidence(axis, task, candidate, baseline) for axis in task.axes],
+        anchors=[evidence(axis, task, candidate, anchors[axis.name]) for axis in task.axes if axis.name in anchors],
+        vetoes=list(fired),
+        veto_detail="; ".join(f"{veto}: {finding}" for veto, finding in fired.items())[:500],
+        settings_agree=all(other.settings == candidate.settings for other in (baseline, *anchors.values())),
+    )
+    _require_reportable(report)
+    digest = context.store.publish(_write(context.scratch, task, report), "comparison", _meta(task))
+    return Outcome(output_digest=digest, compare=report)
+
+
+def _register(context: Context, task: CompareTask) -> tuple[int, int]:
+    """(tries, uses of the bank); a gate without a channel counts nothing."""
+    if task.channel is None:
+        return 1, 0
+    identity = {
+        "candidate": task.candidate.checkpoint,
+        "baseline": task.baseline.checkpoint,
+        "record": task.record,
+        "gate": task.gate,
+    }
+    return register_try(context.store, task.channel, task.bank, identity)
+
+
+def measure_of(task: CompareTask, name: str) -> Axis:
+    """How an axis was measured. Raises PermanentError when the task does not say."""
+    for axis in task.measures:
+        if axis.name == name:
+            return axis
+    raise PermanentError("TaskInvalid", f"measures does not name the axis {name} of gate {task.gate}")
+
+
+def evidence(axis: GateAxis, task: CompareTask, candidate: Results, baseline: Results) -> AxisEvidence:
+    """Paired statistics of one axis. Raises PermanentError when the two arms do not hold the same items."""
+    ours, theirs = candidate.samples[axis.name], baseline.samples[axis.name]
+    for a, b in zip(ours, theirs, strict=True):
+        if a.item.id != b.item.id:
+            raise PermanentError(
+                "ItemsDiffer",
+                f"axis {axis.name}: item {b.item.id} of the baseline stands where the candidate has {a.item.id}",
+            )
+    chances = [sample.chance for sample in theirs if sample.chance is not None]
+    question = Question(
+        axis=axis.name,
+        not_worse_than=axis.not_worse_than,
+        win_by=axis.win_by,
+        larger_is_better=measure_of(task, axis.name).task != "bitsPerByte",
+        chance=math.fsum(chances) / len(chances) if chances else None,
+    )
+    try:
+        return _wire(compare_axis([s.item for s in theirs], [s.item for s in ours], question))
+    except StatisticsError as error:
+        raise PermanentError("NotComparable", str(error)) from error
+
+
+def _wire(result: PairedResult) -> AxisEvidence:
+    """Numbers to six digits: they must fit into the pod's report, and no decision hangs on the seventh."""
+    return AxisEvidence(
+        name=result.axis,
+        n=result.n,
+        clusters=result.clusters,
+        largest_cluster_share=_six(result.largest_cluster_share),
+        delta=_six(result.delta),
+        standard_error=_six(result.standard_error),
+        low=_six(result.interval[0]),
+        high=_six(result.interval[1]),
+        p_win=0.0 if result.p_win is None else _six(result.p_win),
+        p_hold=_six(result.p_hold),
+        p_worse=_six(result.p_worse),
+        p_no_win=1.0 if result.p_no_win is None else _six(result.p_no_win),
+        baseline_mean=_six(result.baseline_mean),
+        candidate_mean=_six(result.candidate_mean),
+        baseline_low=_six(result.baseline_lower),
+        chance=None if result.chance is None else _six(result.chance),
+        binary=result.binary,
+    )
+
+
+def _six(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _veto_evidence(context: Context, task: CompareTask) -> vetoes.Evidence:
+    store = context.store
+    return vetoes.Evidence(
+        candidate=store.fetch(task.candidate.checkpoint),
+        candidate_manifest=store.manifest(task.candidate.checkpoint),
+        baseline_manifest=store.manifest(task.baseline.checkpoint),
+        bank=store.fetch(task.bank),
+        axes=[axis.name for axis in task.axes],
+        training_data={digest: store.fetch(digest) for digest in task.training_data},
+    )
+
+
+def _require_reportable(report: CompareReport) -> None:
+    size = len(canonical_json(report.wire()))
+    if size > MAX_EVIDENCE_BYTES:
+        raise PermanentError(
+            "EvidenceTooLarge",
+            f"{len(report.axes)} axes and {len(report.anchors)} anchors make a report of {size} bytes, at most "
+            f"{MAX_EVIDENCE_BYTES} fit; give the gate fewer axes",
+        )
+
+
+def _write(scratch: Path, task: CompareTask, report: CompareReport) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="comparison-", dir=scratch))
+    document = {"schema": 1, "task": task.wire(), "report": report.wire(), "artifacts": _artifacts(task)}
+    (folder / "evidence.json").write_bytes(canonical_json(document))
+    return folder
+
+
+def _artifacts(task: CompareTask) -> dict[str, Any]:
+    """Every artifact that the numbers derive from, by its part."""
+    arms: Mapping[str, Arm] = {"candidate": task.candidate, "baseline": task.baseline, **_named_anchors(task)}
+    results: dict[str, Sequence[str]] = {name: arm.results for name, arm in arms.items()}
+    checkpoints = {name: arm.checkpoint for name, arm in arms.items()}
+    return {"checkpoints": checkpoints, "results": results, "bank": task.bank, "trainingData": task.training_data}
+
+
+def _named_anchors(task: CompareTask) -> dict[str, Arm]:
+    return {f"anchor/{axis}": arm for axis, arm in task.anchors.items()}
+
+
+def _meta(task: CompareTask) -> dict[str, Any]:
+    return {"gate": task.gate, "look": task.look, "candidate": task.candidate.checkpoint}

@@ -1,0 +1,122 @@
+"""evaluate: measure one checkpoint on one range of one part of a bank, and store the result of every item.
+
+It compares nothing and decides nothing. Equal inputs give equal artifacts on one machine: one thread, deterministic
+kernels, batches that depend on the items only. Settings that both arms of a comparison must share stand in the
+manifest, so that `compare` can refuse arms that were measured differently.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bessemer_api.digest import canonical_json
+from bessemer_api.v1alpha1.evaluation import Axis, EvaluationInputs
+from bessemer_trainer.context import Context, Outcome
+from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.evals import bits_per_byte, multiple_choice
+from bessemer_trainer.evals.common import Item, Measure, Sample, load_encoder, load_model, read_items
+
+RECIPE = 1
+"""Version of this evaluator. It changes when the same inputs give another score."""
+
+MEASURES: Mapping[str, Measure] = {"multipleChoice": multiple_choice.measure, "bitsPerByte": bits_per_byte.measure}
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One axis and its items."""
+
+    axis: Axis
+    items: Sequence[Item]
+
+
+def run(context: Context) -> Outcome:
+    """Publishes an artifact `evaluation` with `samples_<axis>.jsonl`. Raises PermanentError for unusable inputs."""
+    inputs = context.spec.evaluate
+    assert inputs is not None  # noqa: S101 - __main__ has checked that the field of the verb is set
+    if inputs.recipe != RECIPE:
+        raise PermanentError("UnknownRecipe", f"recipe is {inputs.recipe}; this evaluator is version {RECIPE}")
+    work = _read_bank(context, inputs)
+    with deterministic():
+        samples = _measure_all(context, inputs, work)
+    means = {axis: sum(s.score for s in found) / len(found) for axis, found in samples.items()}
+    digest = context.store.publish(_write(context.scratch, samples), "evaluation", _meta(inputs, means))
+    return Outcome(output_digest=digest, metrics=means)
+
+
+def _read_bank(context: Context, inputs: EvaluationInputs) -> list[Work]:
+    if inputs.start >= inputs.end:
+        raise PermanentError("EmptyRange", f"start is {inputs.start} and end is {inputs.end}; end must be larger")
+    folder = fetch(context, inputs.bank, "bank")
+    work = []
+    for axis in inputs.axes:
+        path = folder / f"{axis.name}.{inputs.part}.jsonl"
+        if not path.is_file():
+            raise PermanentError(
+                "NoItems",
+                f"bank {inputs.bank} has no {inputs.part} items of axis {axis.name}; "
+                "add a task of that name to evaluation.banks[].tasks",
+            )
+        work.append(Work(axis, read_items(path, inputs.start, inputs.end)))
+    return work
+
+
+def fetch(context: Context, digest: str, kind: str) -> Path:
+    """The verified files of an artifact of that kind."""
+    found = context.store.manifest(digest).kind
+    if found != kind:
+        raise PermanentError("WrongKind", f"{digest} is an artifact of kind {found}; expected {kind}")
+    return context.store.fetch(digest)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """One thread and deterministic kernels: a sum over another number of threads has other last digits."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
+    threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(algorithms)
+
+
+def _measure_all(context: Context, inputs: EvaluationInputs, work: Sequence[Work]) -> dict[str, list[Sample]]:
+    checkpoint = fetch(context, inputs.checkpoint, "checkpoint")
+    encoder, model = load_encoder(checkpoint), load_model(checkpoint, inputs.precision)
+    total = sum(len(part.items) for part in work)
+    samples: dict[str, list[Sample]] = {}
+    for part in work:
+        before = sum(map(len, samples.values()))
+        report = _reporter(context, before, total, part.axis.name)
+        report(0)
+        samples[part.axis.name] = MEASURES[part.axis.task](model, encoder, part.items, part.axis, report)
+    return samples
+
+
+def _reporter(context: Context, before: int, total: int, axis: str) -> Callable[[int], None]:
+    return lambda done: context.progress.update(before + done, total, f"axis {axis}")
+
+
+def _write(scratch: Path, samples: Mapping[str, Sequence[Sample]]) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="evaluation-", dir=scratch))
+    for axis, found in samples.items():
+        lines = b"".join(canonical_json(sample.line()) + b"\n" for sample in found)
+        (folder / f"samples_{axis}.jsonl").write_bytes(lines)
+    return folder
+
+
+def _meta(inputs: EvaluationInputs, means: Mapping[str, float]) -> dict[str, Any]:
+    """`settings` is everything that two arms must share; kernels of another device class round differently."""
+    settings = inputs.wire()
+    checkpoint = settings.pop("checkpoint")
+    settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    return {"checkpoint": checkpoint, "settings": settings, "means": dict(means)}

@@ -1,0 +1,103 @@
+"""promote: write the channel's next record, if its head is still the one that the gate compared with.
+
+The record is created only if it is absent, so that of two promotions one wins and the other sees that the baseline
+moved. Nothing is promoted that is held after a rollback, that is damaged, or whose evidence is about something else.
+It gives no verdict: the operator asks for a promotion only after its gate has passed.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from bessemer_api.digest import canonical_json
+from bessemer_api.job import PromoteReport, PromoteTask
+from bessemer_trainer.channels import newest_record, read_record, record_key
+from bessemer_trainer.context import Context, Outcome
+from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.store import Store
+
+
+def run(context: Context) -> Outcome:
+    """Outcome Promoted, AlreadyPromoted, BaselineMoved or Held. Raises PermanentError for a damaged artifact."""
+    task = context.spec.promote
+    assert task is not None  # noqa: S101 - __main__ has checked that the field of the verb is set
+    now = datetime.now(UTC)  # noqa: TID251 - this is the shell, and the record says when it was written
+    report = promote(context.store, task, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return Outcome(output_digest=report.digest, promote=report)
+
+
+def promote(store: Store, task: PromoteTask, at: str) -> PromoteReport:
+    """Do it at time `at`. Running it again after a crash gives the outcome of the first run."""
+    number = newest_record(store, task.channel)
+    head = read_record(store, task.channel, number) if number else {}
+    if number == task.record + 1 and _is_ours(head, task):
+        return _report("Promoted", head)
+    if head.get("digest") == task.candidate:
+        return _report("AlreadyPromoted", head)
+    if number != task.record:
+        return _report("BaselineMoved", head)
+    if task.candidate in head.get("held", []):
+        return _report("Held", head)
+    _require_sound(store, task)
+    record = _record(task, head, at)
+    if not store.create(record_key(task.channel, task.record + 1), canonical_json(record)):
+        winner = read_record(store, task.channel, task.record + 1)
+        return _report("Promoted" if _is_ours(winner, task) else "BaselineMoved", winner)
+    return _report("Promoted", record)
+
+
+def _is_ours(record: Mapping[str, Any], task: PromoteTask) -> bool:
+    """Whether an earlier attempt of this very promotion wrote the record; `at` alone may differ."""
+    written = _record(task, {"digest": record.get("previous"), "held": record.get("held")}, str(record.get("at")))
+    return dict(record) == written
+
+
+def _record(task: PromoteTask, head: Mapping[str, Any], at: str) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "record": task.record + 1,
+        "channel": task.channel,
+        "digest": task.candidate,
+        "kind": "promotion",
+        "previous": head.get("digest"),
+        "gate": task.gate,
+        "evidence": task.evidence,
+        "wins": list(task.wins),
+        "held": list(head.get("held") or []),
+        "pipeline": task.pipeline,
+        "by": task.by,
+        "at": at,
+    }
+
+
+def _require_sound(store: Store, task: PromoteTask) -> None:
+    """The candidate is a checkpoint with every file as published; the evidence is of this gate about it."""
+    kind = store.manifest(task.candidate).kind
+    if kind != "checkpoint":
+        raise PermanentError("WrongKind", f"{task.candidate} is an artifact of kind {kind}; expected checkpoint")
+    store.fetch(task.candidate)
+    manifest = store.manifest(task.evidence)
+    evidence = json.loads((store.fetch(task.evidence) / "evidence.json").read_bytes())
+    if manifest.kind != "comparison":
+        raise PermanentError(
+            "WrongKind", f"{task.evidence} is an artifact of kind {manifest.kind}; expected comparison"
+        )
+    about = (evidence["task"]["gate"], evidence["task"]["candidate"]["checkpoint"])
+    if about != (task.gate, task.candidate):
+        raise PermanentError(
+            "EvidenceMismatch",
+            f"{task.evidence} is evidence of gate {about[0]} about {about[1]}; "
+            f"expected gate {task.gate} about {task.candidate}",
+        )
+
+
+def _report(outcome: str, record: Mapping[str, Any]) -> PromoteReport:
+    return PromoteReport.model_validate(
+        {
+            "outcome": outcome,
+            "record": record.get("record", 0),
+            "digest": record.get("digest"),
+            "at": record.get("at", ""),
+        }
+    )

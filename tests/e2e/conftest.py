@@ -1,10 +1,22 @@
 """End-to-end tests run on one real control plane a session. Nothing is mocked; only a kubelet is missing."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.controlplane import ControlPlane
+from tests.support.controlplane import BuildError, ControlPlane, find_programs
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the control plane, where needed, before the first test: it takes longer than a test may."""
+    is_needed = any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items)
+    if not is_needed or session.config.option.collectonly:
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    # Progress is shown as it comes. A failed build is met again, and reported, by the fixture.
+    with capture.global_and_fixture_disabled(), contextlib.suppress(BuildError):
+        find_programs()
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,9 @@ def test_the_scheduler_says_why_a_pod_waits(cluster: ControlPlane, gpus: int, po
 
 
 def test_the_webhook_refuses_a_pytorchjob_without_a_container_named_pytorch(cluster: ControlPlane) -> None:
-    with pytest.raises(KubectlError, match=r"validator\.pytorchjob.*must have at least one container with name pytorch"):
+    with pytest.raises(
+        KubectlError, match=r"validator\.pytorchjob.*must have at least one container with name pytorch"
+    ):
         cluster.apply(pytorch_job("nameless", pod_template("main")))
 
 

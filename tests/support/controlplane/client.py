@@ -69,6 +69,12 @@ class AdminClient:
         except (OSError, http.client.HTTPException):  # not listening yet, or not ready
             return False
 
+    def is_established(self, crd: str) -> bool:
+        """Tell whether the server serves the kind of this CustomResourceDefinition yet."""
+        status = self.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd}").get("status", {})
+        conditions = status.get("conditions") or []
+        return ("Established", "True") in [(each["type"], each["status"]) for each in conditions]
+
     def create_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         """Create a namespace and wait for its default ServiceAccount, without which no pod is admitted."""
         metadata = {"name": name, "labels": dict(labels or {})}

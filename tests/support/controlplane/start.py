@@ -105,7 +105,7 @@ class ControlPlane(AdminClient):
     def _start_training_operator(self) -> None:
         layout, ports = self._layout, self._layout.ports
         self.apply(*build_manifests(self._programs.manifests, layout.authority.pair, layout.server_pair, ports.webhook))
-        self.kubectl(["wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=60s"])
+        wait_for(f"the server to serve {CRD}", partial(self.is_established, CRD))
         CERTIFICATE_MARKER.parent.mkdir(parents=True, exist_ok=True)
         CERTIFICATE_MARKER.touch()
         kubeconfig = self.kubeconfig_for_service_account(NAMESPACE, SERVICE_ACCOUNT)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.support.controlplane.build import find_programs
+from tests.support.controlplane.client import KubectlError
 from tests.support.controlplane.gobuild import BuildError, say
 from tests.support.controlplane.playground import up
 from tests.support.controlplane.process import ServerError
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
         else:
             for name, path in find_programs().paths.items():
                 say(f"{name}: {path}")
-    except (BuildError, ServerError) as error:
+    except (BuildError, ServerError, KubectlError, OSError) as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:  # while building or starting

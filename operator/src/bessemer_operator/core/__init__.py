@@ -1,0 +1,1 @@
+"""Decisions, and nothing else: no kopf, no client, no clock, no environment, no logging, no async."""

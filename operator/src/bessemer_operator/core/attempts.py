@@ -1,0 +1,313 @@
+"""Attempts: how a piece of work is tried until it is done, given up or suspended.
+
+Stages, evaluations, merges and the pipeline's own Jobs all run as attempts, by this one function. An attempt is one
+Job or PyTorchJob with its own name, created once. What happened is read from the Job's conditions (written by the
+real controllers) and from the termination message of the one pod that reports.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from pydantic import ValidationError
+
+from bessemer_api.job import EXIT_PERMANENT, EXIT_PREEMPTED, RunReport, RunSpec
+from bessemer_api.v1alpha1.evaluation import Attempt, Phase
+from bessemer_api.v1alpha1.train import Limits
+from bessemer_operator.core.conditions import timestamp
+from bessemer_operator.core.durations import parse_duration
+from bessemer_operator.core.manifests.attempt import AttemptSpec, Owner, build_attempt
+from bessemer_operator.core.naming import ANNOTATION_RETRY, LABEL_ATTEMPT, attempt_name, attempt_number
+from bessemer_operator.core.plan import Manifest, Observed, Ref
+from bessemer_operator.core.profile import Profile
+
+BACKOFF = timedelta(seconds=10)
+LONGEST_BACKOFF = timedelta(minutes=5)
+POLL_PODS = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A piece of work. `run` is a template: attempt and runUid are filled in for each attempt."""
+
+    owner: Owner
+    base_name: str
+    run: RunSpec
+    profile: Profile
+    limits: Limits
+    nodes: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    retry: str = ""
+    suspend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkState:
+    """Where a piece of work is, and what shall be done about it."""
+
+    phase: Phase
+    reason: str
+    message: str
+    attempts: tuple[Attempt, ...]
+    report: RunReport | None = None
+    create: tuple[Manifest, ...] = ()
+    delete: tuple[Ref, ...] = ()
+    requeue: timedelta | None = None
+
+
+def reconcile_attempts(work: Work, previous: Sequence[Attempt], seen: Observed, now: datetime) -> WorkState:
+    """What is known about `work` after what was seen, and the next thing to do."""
+    jobs = {job["metadata"]["name"]: job for job in seen.jobs if _is_attempt_of(job, work)}
+    attempts = tuple(_judge(item, jobs.get(item.name), seen.pods, work, now) for item in _known(work, previous, jobs))
+    done = next((item for item in attempts if item.outcome == "Succeeded"), None)
+    if done is not None:
+        report = _report_of(work, done, jobs.get(done.name), seen.pods)
+        if report is not None:
+            return WorkState("Succeeded", "Succeeded", "", attempts, report)
+        attempts = tuple(_report_lost(item, now) if item is done else item for item in attempts)
+    running = [item for item in attempts if item.outcome == "Running"]
+    if running:
+        return _while_running(work, attempts, running[-1], jobs[running[-1].name], seen, now)
+    return _when_idle(work, attempts, seen, now)
+
+
+def attempt_spec(work: Work, number: int) -> AttemptSpec:
+    """The attempt with this number."""
+    name = attempt_name(work.base_name, number)
+    run = work.run.model_copy(update={"attempt": number, "run_uid": _run_uid(work, name)})
+    return AttemptSpec(name, work.owner, run, work.profile, work.nodes, work.labels, work.retry)
+
+
+def _run_uid(work: Work, name: str) -> str:
+    return f"{work.owner.uid}/{name}"
+
+
+def _is_attempt_of(job: Manifest, work: Work) -> bool:
+    owners = job["metadata"].get("ownerReferences") or []
+    is_ours = any(owner.get("uid") == work.owner.uid and owner.get("controller") for owner in owners)
+    name = job["metadata"]["name"]
+    return bool(is_ours) and name == attempt_name(work.base_name, attempt_number(name))
+
+
+def _known(work: Work, previous: Sequence[Attempt], jobs: dict[str, Manifest]) -> list[Attempt]:
+    """Attempts of the status and those that exist although the status does not know them yet (a crash between)."""
+    known = {item.name: item for item in previous}
+    for name, job in jobs.items():
+        if name not in known:
+            known[name] = Attempt(
+                name=name,
+                number=attempt_number(name),
+                outcome="Running",
+                retry=(job["metadata"].get("annotations") or {}).get(ANNOTATION_RETRY, ""),
+                started_at=job["metadata"].get("creationTimestamp", ""),
+            )
+    return sorted(known.values(), key=lambda item: item.number)
+
+
+def job_outcome(job: Manifest) -> Literal["Running", "Succeeded", "Failed"]:
+    """Outcome of a Job or a PyTorchJob by the conditions that its real controller wrote."""
+    held = {item["type"] for item in job.get("status", {}).get("conditions") or [] if item.get("status") == "True"}
+    if "Failed" in held:
+        return "Failed"
+    return "Succeeded" if held & {"Complete", "Succeeded"} else "Running"
+
+
+def _judge(item: Attempt, job: Manifest | None, pods: Iterable[Manifest], work: Work, now: datetime) -> Attempt:
+    if item.outcome != "Running":
+        return item
+    if job is None:
+        gone = "the attempt's object is gone"
+        return _ended(item, timestamp(now), outcome="Preempted", reason="Deleted", message=gone)
+    outcome = job_outcome(job)
+    if outcome == "Running":
+        return item
+    at = _finished_at(job, now)
+    mine = _pods_of(job, pods)
+    codes = [code for pod in mine for code in _exit_codes(pod)]
+    if _was_preempted(job, mine, codes, outcome):
+        return _ended(item, at, outcome="Preempted", reason="Preempted", exit_code=EXIT_PREEMPTED)
+    report = _report_of(work, item, job, mine)
+    if outcome == "Succeeded" and report is not None and report.error is None:
+        return _ended(item, at, outcome="Succeeded", reason="Succeeded", exit_code=0)
+    return _failed(item, codes, report, at)
+
+
+def _ended(item: Attempt, at: str, **changes: object) -> Attempt:
+    return item.model_copy(update={"finished_at": at, **changes})
+
+
+def _finished_at(job: Manifest, now: datetime) -> str:
+    """When the controller said that it ended, so that the answer is the same at every reconcile."""
+    for item in job.get("status", {}).get("conditions") or []:
+        if item.get("type") in {"Failed", "Complete", "Succeeded"} and item.get("status") == "True":
+            return str(item.get("lastTransitionTime") or timestamp(now))
+    return timestamp(now)
+
+
+def _report_lost(item: Attempt, now: datetime) -> Attempt:
+    return _ended(
+        item, timestamp(now), outcome="Preempted", reason="ReportLost", message="its pod is gone; it is run again"
+    )
+
+
+def _failed(item: Attempt, codes: list[int], report: RunReport | None, at: str) -> Attempt:
+    code = EXIT_PERMANENT if EXIT_PERMANENT in codes else next((code for code in codes if code), 0)
+    if report is not None and report.error is not None:
+        reason, message = report.error.reason, report.error.message
+    elif code == 0:
+        reason, message = "ReportMissing", "the pod ended without a report"
+    else:
+        reason, message = "Crashed", f"a container exited with code {code} and left no report; see its log"
+    return _ended(item, at, outcome="Failed", reason=reason, message=message, exit_code=code)
+
+
+def _was_preempted(job: Manifest, pods: list[Manifest], codes: list[int], outcome: str) -> bool:
+    """Evicted, or suspended by a queue, or told to stop: not the work's own fault.
+
+    Under Kueue a re-admitted job can meet pods that still end: it then says Failed, or (pods that saved and exited 0)
+    Succeeded. Succeeded therefore counts only with a report, and exit code 143 is a preemption in both.
+    """
+    if EXIT_PERMANENT in codes:
+        return False
+    disrupted = any(_has_condition(pod, "DisruptionTarget") for pod in pods)
+    was_suspended = any(item["type"] == "Suspended" for item in job.get("status", {}).get("conditions") or [])
+    return EXIT_PREEMPTED in codes or (outcome == "Failed" and (disrupted or was_suspended))
+
+
+def _has_condition(pod: Manifest, kind: str) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or []
+    return any(item.get("type") == kind and item.get("status") == "True" for item in conditions)
+
+
+def _pods_of(job: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
+    """Pods that the controller made for this very object: by uid, so that nobody can plant one."""
+    uid = job["metadata"].get("uid")
+    return [pod for pod in pods if any(o.get("uid") == uid for o in pod["metadata"].get("ownerReferences") or [])]
+
+
+def _terminated(pod: Manifest) -> list[Manifest]:
+    statuses = pod.get("status", {}).get("containerStatuses") or []
+    return [item["state"]["terminated"] for item in statuses if item.get("state", {}).get("terminated")]
+
+
+def _exit_codes(pod: Manifest) -> list[int]:
+    return [int(item.get("exitCode", 0)) for item in _terminated(pod)]
+
+
+def _report_of(work: Work, item: Attempt, job: Manifest | None, pods: Iterable[Manifest]) -> RunReport | None:
+    """The valid report of this attempt: right run, right work; anything else counts as no report."""
+    if job is None:
+        return None
+    for pod in _pods_of(job, pods):
+        role = pod["metadata"].get("labels", {}).get("training.kubeflow.org/replica-type", "master")
+        for end in _terminated(pod) if role == "master" else []:
+            report = parse_report(end.get("message") or "")
+            if report is not None and (report.run_uid, report.input_digest) == (
+                _run_uid(work, item.name),
+                work.run.input_digest,
+            ):
+                return report
+    return None
+
+
+def parse_report(message: str) -> RunReport | None:
+    """A RunReport, or None for anything else: total, because a pod may write what it likes."""
+    try:
+        return RunReport.model_validate_json(message)
+    except ValidationError:
+        return None
+
+
+def _while_running(
+    work: Work, attempts: tuple[Attempt, ...], item: Attempt, job: Manifest, seen: Observed, now: datetime
+) -> WorkState:
+    metadata = job["metadata"]
+    ref = Ref(job["kind"], metadata["namespace"], metadata["name"], metadata.get("uid", ""))
+    is_ending = bool(metadata.get("deletionTimestamp"))
+    if work.suspend:
+        delete = () if is_ending else (ref,)
+        return WorkState("Suspended", "Suspending", "the running attempt saves and ends", attempts, delete=delete)
+    left = _time_left(item, work.limits, now)
+    if left <= timedelta(0):
+        late = _ended(
+            item, timestamp(now), outcome="Failed", reason="DeadlineExceeded", message="ran longer than its deadline"
+        )
+        after = tuple(late if known is item else known for known in attempts)
+        return WorkState("Running", "DeadlineExceeded", late.message, after, delete=(ref,), requeue=POLL_PODS)
+    waiting = _why_waiting(_pods_of(job, seen.pods))
+    return WorkState("Running", "Waiting" if waiting else "Running", waiting, attempts, requeue=left)
+
+
+def _time_left(item: Attempt, limits: Limits, now: datetime) -> timedelta:
+    if not item.started_at:
+        return parse_duration(limits.deadline)
+    started = datetime.strptime(item.started_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return started + parse_duration(limits.deadline) - now
+
+
+def _why_waiting(pods: list[Manifest]) -> str:
+    """Why a pod does not run yet, in the words of the scheduler or of the kubelet."""
+    for pod in pods:
+        for item in pod.get("status", {}).get("conditions") or []:
+            if item.get("type") == "PodScheduled" and item.get("status") == "False":
+                return f"{item.get('reason', 'Unschedulable')}: {item.get('message', '')}"
+        for status in pod.get("status", {}).get("containerStatuses") or []:
+            waiting = status.get("state", {}).get("waiting") or {}
+            if waiting.get("reason") in {
+                "ErrImagePull",
+                "ImagePullBackOff",
+                "InvalidImageName",
+                "CreateContainerError",
+            }:
+                return f"{waiting['reason']}: {waiting.get('message', '')}"
+    return ""
+
+
+def _when_idle(work: Work, attempts: tuple[Attempt, ...], seen: Observed, now: datetime) -> WorkState:
+    counted = [item for item in attempts if item.retry == work.retry]
+    failed = [item for item in counted if item.outcome == "Failed"]
+    preempted = [item for item in counted if item.outcome == "Preempted" and item.reason == "Preempted"]
+    if failed and failed[-1].exit_code == EXIT_PERMANENT:
+        return WorkState("Failed", failed[-1].reason, failed[-1].message, attempts)
+    if len(failed) >= work.limits.max_attempts:
+        message = f"{len(failed)} attempts failed; the last: {failed[-1].message}"
+        return WorkState("Failed", failed[-1].reason, message, attempts)
+    if len(preempted) > work.limits.max_preemptions:
+        return WorkState("Failed", "TooManyPreemptions", f"preempted {len(preempted)} times", attempts)
+    if work.suspend:
+        return WorkState("Suspended", "Suspended", "suspended", attempts)
+    wait = _wait(work, failed, seen, now)
+    if wait is not None:
+        return WorkState("Pending", "BackingOff", "waits before the next attempt", attempts, requeue=wait)
+    number = max((item.number for item in attempts), default=0) + 1
+    return _start(work, attempts, number, now)
+
+
+def _wait(work: Work, failed: list[Attempt], seen: Observed, now: datetime) -> timedelta | None:
+    """Until pods of an ended attempt are gone; after the second failure also a growing pause."""
+    if any(_is_alive(pod) for pod in seen.pods if _belongs(pod, work)):
+        return POLL_PODS
+    if len(failed) < 2 or not failed[-1].finished_at:
+        return None
+    pause = min(BACKOFF * 2 ** (len(failed) - 2), LONGEST_BACKOFF)
+    ended = datetime.strptime(failed[-1].finished_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    left = ended + pause - now
+    return left if left > timedelta(0) else None
+
+
+def _belongs(pod: Manifest, work: Work) -> bool:
+    name = pod["metadata"].get("labels", {}).get(LABEL_ATTEMPT, "")
+    return name == attempt_name(work.base_name, attempt_number(name))
+
+
+def _is_alive(pod: Manifest) -> bool:
+    phase: str = pod.get("status", {}).get("phase", "Pending")
+    return phase in {"Pending", "Running"}
+
+
+def _start(work: Work, attempts: tuple[Attempt, ...], number: int, now: datetime) -> WorkState:
+    spec = attempt_spec(work, number)
+    begun = Attempt(name=spec.name, number=number, outcome="Running", retry=work.retry, started_at=timestamp(now))
+    state = WorkState("Running", "Started", f"attempt {number} started", (*attempts, begun))
+    return replace(state, create=build_attempt(spec), requeue=parse_duration(work.limits.deadline))

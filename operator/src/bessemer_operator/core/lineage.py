@@ -1,0 +1,274 @@
+"""Lineage: which pieces of work a pipeline consists of, what each is made from, and which inputs are known already.
+
+A node's identity is the digest of its inputs; inputs are known once everything before it has an output digest. So an
+edit changes the identity of exactly the nodes that depend on it, and everything else is found by its digest.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from bessemer_api.digest import input_digest
+from bessemer_api.v1alpha1.data import Prepare, Source
+from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
+from bessemer_api.v1alpha1.stage import (
+    BankInputs,
+    BaseInputs,
+    MixtureInputs,
+    MixturePart,
+    PrepareInputs,
+    StageInputs,
+)
+
+BASE = "base"
+"""Name of the node that imports the base model; `from: base` starts a stage from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One TrainingStage to be. `inputs` is None while something before it has no output yet."""
+
+    name: str
+    method: str
+    after: tuple[str, ...]
+    inputs: StageInputs | None
+    profile: str
+    stage: Stage | None = None
+    output: str | None = None
+    held: str = ""
+
+    @property
+    def digest(self) -> str | None:
+        """Identity; None while inputs are not known."""
+        return None if self.inputs is None else input_digest(self.inputs)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Fields of a StageSpec that are not part of the identity."""
+        if self.stage is None:
+            return {}
+        settings: dict[str, object] = {"limits": self.stage.limits}
+        if self.method not in {"mixture", "tokenizer"}:
+            settings |= {
+                "nodes": self.stage.nodes,
+                "deepspeed": self.stage.deepspeed,
+                "checkpoint": self.stage.checkpoint,
+            }
+        return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the world: pinned contents of sources, outputs by input digest, gates that hold a stage back."""
+
+    contents: Mapping[str, str]
+    outputs: Mapping[str, str]
+    hold: Callable[[Stage, str, Mapping[str, Node]], str]
+    rerun: tuple[str, str] | None = None
+
+
+def bank_node(name: str) -> str:
+    """Name of the node that prepares a bank."""
+    return f"bank-{name}"
+
+
+def data_node(name: str) -> str:
+    """Name of the node that prepares a data set."""
+    return f"data-{name}"
+
+
+def mixture_node(stage: str) -> str:
+    """Name of the node that makes the shards of a stage."""
+    return f"{stage}-data"
+
+
+def origin(spec: PipelineSpec, stage: Stage) -> str | None:
+    """Name of the node whose output the stage starts from; None for a tokenizer or a first stage without a base."""
+    if stage.method == "tokenizer":
+        return None
+    if stage.from_ is not None:
+        return stage.from_
+    position = [item.name for item in spec.stages].index(stage.name)
+    if position > 0:
+        return spec.stages[position - 1].name
+    return BASE if spec.base is not None else None
+
+
+def ordered_stages(spec: PipelineSpec) -> list[Stage]:
+    """Stages so that each comes after the one it starts from; ValueError names the stages of a cycle."""
+    by_name = {stage.name: stage for stage in spec.stages}
+    done: dict[str, Stage] = {}
+    for stage in spec.stages:
+        chain: list[Stage] = []
+        here: Stage | None = stage
+        while here is not None and here.name not in done:
+            if here in chain:
+                names = " -> ".join(item.name for item in [*chain, here])
+                raise ValueError(f"stages start from each other in a cycle: {names}")
+            chain.append(here)
+            here = by_name.get(origin(spec, here) or "")
+        done |= {item.name: item for item in reversed(chain)}
+    return list(done.values())
+
+
+def build_nodes(spec: PipelineSpec, facts: Facts) -> dict[str, Node]:
+    """All nodes by name, in an order in which each comes after those that it depends on."""
+    nodes: dict[str, Node] = {}
+    makers = (_bank_nodes, _data_nodes, _base_nodes)
+    for node in (node for maker in makers for node in maker(spec, facts, nodes)):
+        _add(nodes, node, facts)
+    for stage in ordered_stages(spec):
+        if stage.method != "tokenizer":
+            _add(nodes, _mixture(spec, stage, nodes), facts)
+        _add(nodes, _stage(spec, stage, nodes), facts)
+        hold = facts.hold(stage, nodes[stage.name].output or "", nodes)
+        nodes[stage.name] = replace(nodes[stage.name], held=hold)
+    return nodes
+
+
+def downstream(nodes: Mapping[str, Node], name: str) -> set[str]:
+    """`name` and every node that depends on it."""
+    found = {name}
+    for node in nodes.values():
+        if found & set(node.after):
+            found.add(node.name)
+    return found
+
+
+def ancestors(nodes: Mapping[str, Node], name: str) -> set[str]:
+    """Every node that `name` depends on, and itself."""
+    found = {name}
+    for node in reversed(list(nodes.values())):
+        if node.name in found:
+            found |= set(node.after)
+    return found
+
+
+def _add(nodes: dict[str, Node], node: Node, facts: Facts) -> None:
+    """Mark the node when it is to be run again, then look its output up."""
+    if facts.rerun is not None and node.inputs is not None:
+        stage, token = facts.rerun
+        if node.name == stage or node.name in downstream({**nodes, node.name: node}, stage):
+            node = replace(node, inputs=node.inputs.model_copy(update={"rerun": token}))
+    digest = node.digest
+    nodes[node.name] = replace(node, output=facts.outputs.get(digest) if digest else None)
+
+
+def _bank_nodes(spec: PipelineSpec, facts: Facts, nodes: Mapping[str, Node]) -> Iterable[Node]:
+    clusters = {axis.name: axis.cluster_by for axis in spec.evaluation.axes if axis.cluster_by}
+    for bank in spec.evaluation.banks:
+        content = facts.contents.get(f"bank/{bank.name}")
+        inputs = content and StageInputs(
+            method="bank",
+            seed=bank.seed,
+            bank=BankInputs(
+                tasks=bank.tasks,
+                content=content,
+                dev=bank.dev,
+                gate=bank.gate,
+                cluster_by={axis: field for axis, field in clusters.items() if axis in bank.tasks},
+            ),
+        )
+        yield Node(bank_node(bank.name), "bank", (), inputs or None, spec.profiles.prepare)
+
+
+def _data_nodes(spec: PipelineSpec, facts: Facts, nodes: Mapping[str, Node]) -> Iterable[Node]:
+    for name, data in spec.data.items():
+        banks = tuple(bank_node(bank) for bank in _against(data.prepare))
+        content = facts.contents.get(f"data/{name}")
+        digests = [nodes[bank].output for bank in banks]
+        known = [digest for digest in digests if digest is not None]
+        inputs = None
+        if content is not None and len(known) == len(digests):
+            prepared = PrepareInputs(
+                sources=data.sources, content=content, rules=data.prepare, banks=known, holdout=data.holdout
+            )
+            inputs = StageInputs(method="prepare", seed=spec.seed, prepare=prepared)
+        yield Node(data_node(name), "prepare", banks, inputs, spec.profiles.prepare)
+
+
+def _against(rules: Prepare) -> list[str]:
+    return list(rules.decontaminate.against) if rules.decontaminate else []
+
+
+def _base_nodes(spec: PipelineSpec, facts: Facts, nodes: Mapping[str, Node]) -> Iterable[Node]:
+    if spec.base is None:
+        return
+    content = facts.contents.get("base")
+    source = Source(uri=spec.base.model, sha256=spec.base.sha256)
+    inputs = StageInputs(method="import", base=BaseInputs(source=source, content=content)) if content else None
+    yield Node(BASE, "import", (), inputs, spec.profiles.prepare)
+
+
+def _parts(stage: Stage, nodes: Mapping[str, Node]) -> list[MixturePart] | None:
+    parts = []
+    for entry in stage.data.mixture:
+        output = nodes[data_node(entry.ref)].output
+        if output is None:
+            return None
+        parts.append(MixturePart(name=entry.ref, digest=output, weight=entry.weight))
+    return parts
+
+
+def _data_names(stage: Stage) -> tuple[str, ...]:
+    return tuple(data_node(entry.ref) for entry in stage.data.mixture)
+
+
+def _seed(spec: PipelineSpec, stage: Stage) -> int:
+    return spec.seed if stage.seed is None else stage.seed
+
+
+def _start(spec: PipelineSpec, stage: Stage, nodes: Mapping[str, Node]) -> tuple[tuple[str, ...], str | None]:
+    """Name and, when it may be used, output of the node that the stage starts from."""
+    name = origin(spec, stage)
+    if name is None:
+        return (), None
+    return (name,), None if nodes[name].held else nodes[name].output
+
+
+def _mixture(spec: PipelineSpec, stage: Stage, nodes: Mapping[str, Node]) -> Node:
+    after, start = _start(spec, stage, nodes)
+    parts = _parts(stage, nodes)
+    inputs = None
+    if parts is not None and start is not None:
+        mixture = MixtureInputs(
+            parts=parts,
+            sequence_length=stage.data.sequence_length,
+            packing=stage.data.packing,
+            tokenizer=start,
+        )
+        inputs = StageInputs(method="mixture", seed=_seed(spec, stage), mixture=mixture)
+    return Node(
+        mixture_node(stage.name), "mixture", (*_data_names(stage), *after), inputs, spec.profiles.prepare, stage
+    )
+
+
+def _stage(spec: PipelineSpec, stage: Stage, nodes: Mapping[str, Node]) -> Node:
+    if stage.method == "tokenizer":
+        return _tokenizer(spec, stage, nodes)
+    after, start = _start(spec, stage, nodes)
+    shards = nodes[mixture_node(stage.name)].output
+    inputs = None
+    if start is not None and shards is not None:
+        inputs = StageInputs(
+            method=stage.method,
+            seed=_seed(spec, stage),
+            model=stage.model,
+            train=stage.train,
+            start_from=start,
+            data=shards,
+        )
+    names = (*after, mixture_node(stage.name))
+    return Node(stage.name, stage.method, names, inputs, stage.profile or spec.profiles.train, stage)
+
+
+def _tokenizer(spec: PipelineSpec, stage: Stage, nodes: Mapping[str, Node]) -> Node:
+    parts = _parts(stage, nodes)
+    inputs = None
+    if parts is not None:
+        inputs = StageInputs(
+            method="tokenizer",
+            seed=_seed(spec, stage),
+            tokenizer=stage.tokenizer,
+            mixture=MixtureInputs(parts=parts),
+        )
+    return Node(stage.name, "tokenizer", _data_names(stage), inputs, stage.profile or spec.profiles.prepare, stage)

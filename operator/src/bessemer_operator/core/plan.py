@@ -1,0 +1,64 @@
+"""What a reconcile sees and what it wants: plain values. Nothing here decides anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+from bessemer_api.v1alpha1.evaluation import Evaluation, Progress
+from bessemer_api.v1alpha1.stage import TrainingStage
+from bessemer_operator.core.profile import Profile
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as a JSON document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Names one object; `uid` guards a deletion against a namesake."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes event about the reconciled object."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything that a decision may depend on, read before it.
+
+    `jobs` holds attempts (Jobs and PyTorchJobs) and `pods` their pods, as JSON documents; `progress` what running
+    pods say of themselves, by attempt name (display only, never evidence).
+    """
+
+    profiles: Mapping[str, Profile]
+    stages: tuple[TrainingStage, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    jobs: tuple[Manifest, ...] = ()
+    pods: tuple[Manifest, ...] = ()
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What shall be done, in this order: create, apply, write the status, delete, send the events.
+
+    `create` holds attempts and their ConfigMaps: made once, adopted if they are there, never patched. `apply` holds
+    our own kinds, written by server-side apply. `status` is the whole status.
+    """
+
+    status: Manifest
+    create: tuple[Manifest, ...] = ()
+    apply: tuple[Manifest, ...] = ()
+    delete: tuple[Ref, ...] = ()
+    events: tuple[Event, ...] = ()
+    requeue: timedelta | None = None

@@ -1,0 +1,47 @@
+"""Profiles: an administrator's named ways of running pods. A pipeline names one and can say nothing else about pods."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bessemer_api.base import Model
+from bessemer_api.fields import Duration
+
+SECRET_PATTERN = r"^bessemer-[a-z0-9]([-a-z0-9]*[a-z0-9])?$"  # noqa: S105 - a pattern of names, no secret
+
+
+class Toleration(Model):
+    """A toleration, as in a pod."""
+
+    key: str = ""
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+
+class Profile(Model):
+    """How pods of one kind of work run."""
+
+    image: str = Field("bessemer-trainer", description="Image, by digest in production.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    cpu: str = Field("1", description="CPU request and limit of a pod.")
+    memory: str = Field("2Gi", description="Memory request and limit of a pod.")
+    gpus: int = Field(0, ge=0, le=64, description="GPUs of a pod; each gets one process.")
+    processes_per_node: int = Field(1, ge=1, le=64, description="Processes of a training pod without GPUs.")
+    shared_memory: str = Field("1Gi", description="Size of /dev/shm.")
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: list[Toleration] = Field(default_factory=list)
+    service_account: str = Field("default", description="Account of the pods; its token is never mounted.")
+    store_secret: Annotated[str, Field(pattern=SECRET_PATTERN)] | None = Field(
+        None, description="Secret whose keys become environment variables (AWS_...); its name begins with bessemer-."
+    )
+    environment: dict[str, str] = Field(default_factory=dict, description="Variables that the administrator sets.")
+    queue: str | None = Field(None, description="Kueue LocalQueue.")
+    priority_class: str | None = None
+    grace_period_seconds: int = Field(120, ge=1, le=86_400, description="Covers the longest step and a save.")
+    pending_deadline: Duration = Field("10m", description="A pod that waits longer for a node becomes a condition.")
+
+    @property
+    def ranks(self) -> int:
+        """Processes of one training pod."""
+        return self.gpus or self.processes_per_node

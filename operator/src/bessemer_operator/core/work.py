@@ -1,0 +1,87 @@
+"""The status of anything that runs as attempts, and the Plan that goes with it. Stage and Evaluation share it."""
+
+from datetime import datetime
+
+from bessemer_api.base import Condition, Metadata
+from bessemer_api.v1alpha1.evaluation import WorkStatus
+from bessemer_operator.core.attempts import Work, WorkState, reconcile_attempts
+from bessemer_operator.core.conditions import READY, RECONCILING, STALLED, condition, set_conditions
+from bessemer_operator.core.plan import Event, Observed, Plan
+
+MAX_ATTEMPTS_KEPT = 200
+
+
+def reconcile_work(work: Work, metadata: Metadata, status: WorkStatus, seen: Observed, now: datetime) -> Plan:
+    """The Plan of a stage or an evaluation; its result is immutable once written."""
+    if status.phase == "Succeeded" and status.output_digest is not None:
+        return Plan(status=status.wire())
+    state = reconcile_attempts(work, status.attempts, seen, now)
+    after = _status(state, metadata, status, seen, now)
+    return Plan(
+        status=after.wire(),
+        create=state.create,
+        delete=state.delete,
+        events=_events(status, after),
+        requeue=state.requeue,
+    )
+
+
+def stalled(metadata: Metadata, status: WorkStatus, reason: str, message: str, now: datetime) -> Plan:
+    """A spec that can not be worked on: says so and does nothing else."""
+    at = (now, metadata.generation)
+    wanted = [
+        condition(READY, False, reason, message, at),
+        condition(RECONCILING, False, reason, "", at),
+        condition(STALLED, True, reason, message, at),
+    ]
+    after = status.model_copy(
+        update={
+            "observed_generation": metadata.generation,
+            "phase": "Failed",
+            "conditions": set_conditions(status.conditions, wanted),
+        }
+    )
+    return Plan(status=after.wire(), events=_events(status, after))
+
+
+def _status(state: WorkState, metadata: Metadata, before: WorkStatus, seen: Observed, now: datetime) -> WorkStatus:
+    newest = state.attempts[-1] if state.attempts else None
+    progress = seen.progress.get(newest.name) if newest is not None and state.phase == "Running" else None
+    return WorkStatus(
+        observed_generation=metadata.generation,
+        phase=state.phase,
+        conditions=set_conditions(before.conditions, _conditions(state, (now, metadata.generation))),
+        attempts=list(state.attempts[-MAX_ATTEMPTS_KEPT:]),
+        preemptions=sum(item.reason == "Preempted" for item in state.attempts),
+        output_digest=state.report.output_digest if state.report else None,
+        metrics=dict(state.report.metrics) if state.report else {},
+        reused=state.report.reused if state.report else False,
+        progress=progress or (before.progress if state.phase == "Running" else None),
+    )
+
+
+def _conditions(state: WorkState, at: tuple[datetime, int]) -> list[Condition]:
+    is_done, is_stuck = state.phase == "Succeeded", state.phase == "Failed"
+    is_busy = state.phase in {"Running", "Pending"}
+    return [
+        condition(READY, is_done, state.reason, state.message, at),
+        condition(RECONCILING, is_busy, state.reason, state.message, at),
+        condition(STALLED, is_stuck, state.reason, state.message, at),
+    ]
+
+
+def _events(before: WorkStatus, after: WorkStatus) -> tuple[Event, ...]:
+    """What changed, as a story: attempts that began or ended, and the end."""
+    known = {item.number: item.outcome for item in before.attempts}
+    told = [
+        Event(
+            "Warning" if item.outcome == "Failed" else "Normal",
+            f"Attempt{'Started' if item.outcome == 'Running' else item.outcome}",
+            f"attempt {item.number} ({item.name}): {item.reason or 'started'} {item.message}".strip(),
+        )
+        for item in after.attempts
+        if known.get(item.number) != item.outcome
+    ]
+    if after.phase != before.phase and after.phase == "Failed":
+        told.append(Event("Warning", "Failed", after.conditions[0].message or after.conditions[0].reason))
+    return tuple(told)

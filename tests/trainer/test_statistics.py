@@ -263,7 +263,7 @@ def test_flips_that_all_go_one_way_are_not_certain():
     evidence = compare_axis(*flips(0, 6, 300), AXIS)
     assert evidence.low < -0.02 - 0.015
     exact = sum(math.comb(300, k) * 0.05**k * 0.95 ** (300 - k) for k in range(7))
-    assert exact / 2 < evidence.p_hold < 2 * exact  # Wald's p is a fourteenth of the exact one
+    assert exact / 2 < evidence.p_hold < 2 * exact  # Wald's is a sixtieth of it
     wald = normal_tail((0.05 - 0.02) / math.sqrt(0.02 * 0.98 / 300))
     assert wald < exact / 10
 

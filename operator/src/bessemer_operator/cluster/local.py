@@ -14,11 +14,12 @@ import random
 import uuid
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from . import managed, objects
+from .clock import stamp, utc_now
 from .journal import ChangeType, Journal
 from .protocol import (
     AlreadyExists,
@@ -41,11 +42,6 @@ POLL_SECONDS = 0.05
 """How soon a watch sees what another process wrote."""
 KEPT_EVENTS = 500
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # as the API server: no vowels, nothing that looks alike
-
-
-def utc_now() -> datetime:
-    """The clock of this shell."""
-    return datetime.now(UTC)  # noqa: TID251 - the API server's own clock: callers that decide get time as an argument
 
 
 class LocalCluster:
@@ -224,7 +220,7 @@ class LocalCluster:
             self._owner = None
 
     def _now(self) -> str:
-        return self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return stamp(self._clock())
 
     def _refresh(self) -> None:
         try:
@@ -302,7 +298,7 @@ class LocalCluster:
         if grace == 0 and not meta.get("finalizers"):
             self._remove(ref, live)
         elif asked is None or grace < asked:
-            when = (self._clock() + timedelta(seconds=grace)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            when = stamp(self._clock() + timedelta(seconds=grace))
             meta = {**_next_generation(meta, kind), "deletionTimestamp": when, "deletionGracePeriodSeconds": grace}
             self._commit("MODIFIED", {**live, "metadata": meta})
 

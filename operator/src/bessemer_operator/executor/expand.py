@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 from bessemer_operator.cluster import ClusterError, Conflict, Invalid, NotFound, Obj, Ref, WatchEvent, ref_of
+from bessemer_operator.cluster.clock import now_stamp
 from bessemer_operator.cluster.follow import follow
-from bessemer_operator.cluster.local import LocalCluster, utc_now
+from bessemer_operator.cluster.local import LocalCluster
 from bessemer_operator.cluster.objects import condition_of, controller_of
 
 from .expansion import Expansion
@@ -83,9 +84,8 @@ async def _expand(cluster: LocalCluster, ref: Ref) -> None:
     if "deletionTimestamp" in job["metadata"]:
         return
     pods = pods_of(job, (await cluster.list("Pod", ref.namespace)).items)
-    now = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
     try:
-        decided = _EXPAND[ref.kind](job, pods, now)
+        decided = _EXPAND[ref.kind](job, pods, now_stamp())
     except Invalid as error:
         await cluster.record_event(job, "Warning", "FailedValidation", str(error))
         return
@@ -138,8 +138,7 @@ async def _report(cluster: LocalCluster, pod: Obj, found: dict[str, str]) -> Non
     old = condition_of(pod, "PodScheduled") or {}
     if all(old.get(key) == value for key, value in found.items()):
         return
-    now = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
-    condition = {"type": "PodScheduled", "lastTransitionTime": now, **found}
+    condition = {"type": "PodScheduled", "lastTransitionTime": now_stamp(), **found}
     try:
         await cluster.apply_status({**pod, "status": {"conditions": [condition]}}, "kube-scheduler")
     except ClusterError as error:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bessemer_operator.cluster import Cluster, ClusterError, Obj, WatchEvent, ref_of
+from bessemer_operator.cluster.clock import now_stamp, utc_now
 from bessemer_operator.cluster.follow import follow
-from bessemer_operator.cluster.local import utc_now
 from bessemer_operator.cluster.objects import is_finished
 
 from .launch import PASSED_ON
@@ -117,7 +117,7 @@ async def run_node(
     `workdir` holds pods/ (logs, kept) and claims/ (volumes of claims, kept). `heartbeat_seconds=None` where nobody
     watches node leases, as on a local run.
     """
-    host = Host(cluster, workdir, host_environment(os.environ), Ports(), _now)
+    host = Host(cluster, workdir, host_environment(os.environ), Ports(), now_stamp)
     kubelet = Kubelet(host, frozenset(node.name for node in nodes))
     workdir.mkdir(parents=True, exist_ok=True)
     await _register(cluster, nodes)
@@ -178,7 +178,7 @@ def _lease(node: Node) -> Obj:
 
 def _node_status(node: Node) -> dict[str, Any]:
     resources = {"pods": "110", **node.resources}
-    now = _now()
+    now = now_stamp()
     ready = {"reason": "KubeletReady", "message": "kubelet is posting ready status"}
     times = {"lastHeartbeatTime": now, "lastTransitionTime": now}
     return {
@@ -192,7 +192,3 @@ def _node_status(node: Node) -> dict[str, Any]:
 def _grace(pod: Obj) -> float:
     asked = pod["metadata"].get("deletionGracePeriodSeconds")
     return float(asked if asked is not None else pod["spec"].get("terminationGracePeriodSeconds", 30))
-
-
-def _now() -> str:
-    return utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")

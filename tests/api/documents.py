@@ -17,7 +17,12 @@ PIPELINE: Document = {
     "metadata": {"name": "poems", "namespace": "default"},
     "spec": {
         "store": "s3://models/poems",
-        "data": {"poems": {"sources": [{"uri": "s3://raw/poems.jsonl"}]}},
+        "data": {
+            "poems": {
+                "sources": [{"uri": "s3://raw/poems.jsonl"}],
+                "prepare": {"decontaminate": {"against": ["bank"]}},
+            }
+        },
         "stages": [
             {"name": "words", "method": "tokenizer", "data": {"mixture": [{"ref": "poems"}]}, "tokenizer": {}},
             {
@@ -30,7 +35,7 @@ PIPELINE: Document = {
             {
                 "name": "cpt",
                 "method": "cpt",
-                "data": {"mixture": [{"ref": "poems", "weight": 0.5}], "sequenceLength": 64},
+                "data": {"mixture": [{"ref": "poems"}], "sequenceLength": 64},
                 "train": {"maxSteps": 10, "globalBatchTokens": 512, "learningRate": 2e-5},
                 "gate": "forgetting",
             },

@@ -1,0 +1,326 @@
+"""Rules over a whole pipeline that no single field can decide: references, cycles, origins, what is unused.
+
+The same findings are printed by `bessemer lint` and become the condition Stalled with reason InvalidSpec. Pure; it must
+not repeat what the models (and with them the API server) check already. Rules about gates stand in lint_gates.py.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
+from bessemer_operator.core.findings import Finding, Path, error, unknown, warning
+from bessemer_operator.core.lineage import BASE, bank_node, data_node, mixture_node, ordered_stages, origin
+from bessemer_operator.core.lint_gates import gate_findings
+from bessemer_operator.core.profile import Profile
+
+Profiles = Mapping[str, Profile]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The pipeline that is looked at, with what rules ask of it. `profiles` is None where they are not known."""
+
+    spec: PipelineSpec
+    profiles: Profiles | None = None
+
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        return {stage.name: stage for stage in self.spec.stages}
+
+    def origin_method(self, stage: Stage) -> str:
+        """Method of what the stage starts from; `base`, or empty when there is nothing."""
+        name = origin(self.spec, stage)
+        if name == BASE:
+            return BASE if self.spec.base else ""
+        return self.stages[name].method if name in self.stages else ""
+
+    def chain(self, name: str) -> list[str]:
+        """`name` and every stage that it descends from, nearest first. Only where there is no cycle."""
+        names = [name]
+        while (stage := self.stages.get(names[-1])) is not None and (before := origin(self.spec, stage)) is not None:
+            names.append(before)
+        return names
+
+
+def lint(spec: PipelineSpec, profiles: Profiles | None = None) -> tuple[Finding, ...]:
+    """Everything that is wrong or dubious, errors first. With `profiles`, names and world sizes are checked too.
+
+    Rules that follow references run only when all references hold.
+    """
+    subject = Subject(spec, profiles)
+    found = _run(_REFERENCE_RULES, subject)
+    if not any(finding.severity == "error" for finding in found):
+        found += _run(_GRAPH_RULES, subject)
+    found += gate_findings(spec)
+    return tuple(sorted(found, key=lambda finding: finding.severity))
+
+
+def errors(spec: PipelineSpec, profiles: Profiles | None = None) -> tuple[Finding, ...]:
+    """The findings for which a pipeline is not run."""
+    return tuple(finding for finding in lint(spec, profiles) if finding.severity == "error")
+
+
+Rule = Callable[[Subject], Iterable[Finding]]
+
+
+def _run(rules: Iterable[Rule], subject: Subject) -> list[Finding]:
+    return [finding for rule in rules for finding in rule(subject)]
+
+
+def _each_stage(subject: Subject) -> Iterator[tuple[Path, Stage]]:
+    for index, stage in enumerate(subject.spec.stages):
+        yield ("spec", "stages", index), stage
+
+
+# --- names and references ---------------------------------------------------------------------------------------
+
+
+def _duplicates(subject: Subject) -> Iterator[Finding]:
+    """The API server refuses these too; a local run has only this rule."""
+    spec, evaluation = subject.spec, subject.spec.evaluation
+    yield from _twice(("spec", "stages"), [stage.name for stage in spec.stages], "name")
+    yield from _twice(("spec", "gates"), [gate.name for gate in spec.gates], "name")
+    yield from _twice(("spec", "evaluation", "banks"), [bank.name for bank in evaluation.banks], "name")
+    yield from _twice(("spec", "evaluation", "axes"), [axis.name for axis in evaluation.axes], "name")
+    for index, gate in enumerate(spec.gates):
+        yield from _twice(("spec", "gates", index, "axes"), [axis.name for axis in gate.axes], "name")
+    for path, stage in _each_stage(subject):
+        yield from _twice((*path, "data", "mixture"), [entry.ref for entry in stage.data.mixture], "ref")
+    for name, data in spec.data.items():
+        filters = ("spec", "data", name, "prepare", "filters")
+        yield from _twice(filters, [rule.name for rule in data.prepare.filters], "name")
+
+
+def _twice(path: Path, names: list[str], key: str) -> Iterator[Finding]:
+    counts = Counter(names)
+    for index, name in enumerate(names):
+        if counts[name] > 1 and name in names[:index]:
+            message = f'"{name}" is here twice'
+            yield error((*path, index, key), "DuplicateName", message, "remove one, or give it another name")
+
+
+def _taken_names(subject: Subject) -> Iterator[Finding]:
+    """Stages share one namespace of names with the work that a pipeline implies."""
+    spec = subject.spec
+    implied = {BASE: "the base model"}
+    implied |= {bank_node(bank.name): f"bank {bank.name}" for bank in spec.evaluation.banks}
+    implied |= {data_node(name): f"data set {name}" for name in spec.data}
+    implied |= {mixture_node(s.name): f"the data of stage {s.name}" for s in spec.stages if s.method != "tokenizer"}
+    for path, stage in _each_stage(subject):
+        if stage.name in implied:
+            message = f'the name "{stage.name}" is that of {implied[stage.name]}'
+            yield error((*path, "name"), "NameTaken", message, "give the stage another name")
+
+
+def _missing_data(subject: Subject) -> Iterator[Finding]:
+    for path, stage in _each_stage(subject):
+        for index, entry in enumerate(stage.data.mixture):
+            if entry.ref not in subject.spec.data:
+                here = (*path, "data", "mixture", index, "ref")
+                yield unknown(here, "data set", entry.ref, subject.spec.data, "declare it in spec.data")
+
+
+def _missing_banks(subject: Subject) -> Iterator[Finding]:
+    banks = [bank.name for bank in subject.spec.evaluation.banks]
+    for name, data in subject.spec.data.items():
+        against = data.prepare.decontaminate.against if data.prepare.decontaminate else []
+        for index, bank in enumerate(against):
+            if bank not in banks:
+                path = ("spec", "data", name, "prepare", "decontaminate", "against", index)
+                yield unknown(path, "bank", bank, banks, "declare it in spec.evaluation.banks")
+
+
+def _missing_origins(subject: Subject) -> Iterator[Finding]:
+    for path, stage in _each_stage(subject):
+        known = {*subject.stages, *([BASE] if subject.spec.base else [])} - {stage.name}
+        if stage.from_ is not None and stage.from_ not in known:
+            yield unknown((*path, "from"), "stage", stage.from_, known)
+
+
+def _missing_gates(subject: Subject) -> Iterator[Finding]:
+    gates = [gate.name for gate in subject.spec.gates]
+    for path, stage in _each_stage(subject):
+        if stage.gate is not None and stage.gate not in gates:
+            yield unknown((*path, "gate"), "gate", stage.gate, gates, "declare it in spec.gates")
+
+
+def _missing_profiles(subject: Subject) -> Iterator[Finding]:
+    if subject.profiles is None:
+        return
+    named: list[tuple[Path, str]] = []
+    named += [(("spec", "profiles", kind), name) for kind, name in subject.spec.profiles.wire().items()]
+    named += [((*path, "profile"), stage.profile) for path, stage in _each_stage(subject) if stage.profile]
+    for path, name in named:
+        if name not in subject.profiles:
+            yield unknown(path, "profile", name, subject.profiles, "ask the cluster's administrator for one")
+
+
+def _relative_places(subject: Subject) -> Iterator[Finding]:
+    """Local commands make paths absolute before; a cluster has nothing that they could be relative to."""
+    spec = subject.spec
+    places: list[tuple[Path, str]] = [(("spec", "store"), spec.store)]
+    if spec.base:
+        places.append((("spec", "base", "model"), spec.base.model))
+    for name, data in spec.data.items():
+        places += [(("spec", "data", name, "sources", i, "uri"), source.uri) for i, source in enumerate(data.sources)]
+    for index, bank in enumerate(spec.evaluation.banks):
+        tasks = ("spec", "evaluation", "banks", index, "tasks")
+        places += [((*tasks, name, "uri"), task.uri) for name, task in bank.tasks.items()]
+    for path, uri in places:
+        if not uri.startswith(("s3://", "file:///", "/")):
+            fix = "write s3://bucket/... or file:///... (a relative path is for local runs)"
+            yield error(path, "RelativeUri", f'"{uri}" is no absolute place', fix)
+
+
+# --- the graph --------------------------------------------------------------------------------------------------
+
+
+def _cycles(subject: Subject) -> Iterator[Finding]:
+    try:
+        ordered_stages(subject.spec)
+    except ValueError as cycle:
+        fix = "a stage starts from its `from`, else from the stage before it; change one `from`"
+        yield error(("spec", "stages"), "Cycle", str(cycle), fix)
+
+
+def _wrong_origins(subject: Subject) -> Iterator[Finding]:
+    for path, stage in _each_stage(subject):
+        found = subject.origin_method(stage)
+        name = origin(subject.spec, stage)
+        start = f'{stage.method} starts from {f"{found} stage" if name != BASE else "the base model"} "{name}"'
+        start = start if found else f"{stage.method} has nothing to start from"
+        if stage.method == "pretrain" and found != "tokenizer":
+            fix = "put a stage of method tokenizer before it, or name one in `from`"
+            yield error((*path, "from"), "NeedsTokenizer", f"{start}, not from a tokenizer", fix)
+        if stage.method == "cpt" and found not in {"pretrain", "cpt", BASE}:
+            fix = "set spec.base, or start it from a stage of method pretrain or cpt"
+            yield error((*path, "from"), "NeedsCheckpoint", f"{start}, not from a checkpoint", fix)
+        if stage.method == "tokenizer" and stage.from_ is not None:
+            message = "a tokenizer starts from data alone; `from` has no effect"
+            yield warning((*path, "from"), "NoEffect", message, "remove it")
+
+
+def _long_sequences(subject: Subject) -> Iterator[Finding]:
+    if any(_cycles(subject)):
+        return
+    for path, stage in _each_stage(subject):
+        shapes = [subject.stages[name].model for name in subject.chain(stage.name) if name in subject.stages]
+        shape = next((shape for shape in shapes if shape is not None), None)
+        if shape is not None and stage.data.sequence_length > shape.max_positions:
+            message = f"{stage.data.sequence_length} tokens, but the model is made for {shape.max_positions}"
+            fix = "shorten it, or raise model.maxPositions of the pretrain stage"
+            yield error((*path, "data", "sequenceLength"), "SequenceTooLong", message, fix)
+
+
+def _batches(subject: Subject) -> Iterator[Finding]:
+    """Every rank does the same number of forward passes in one optimizer step."""
+    for path, stage in _each_stage(subject):
+        if stage.train is None:
+            continue
+        profile = (subject.profiles or {}).get(stage.profile or subject.spec.profiles.train)
+        ranks = stage.nodes * (profile.ranks if profile else 1)
+        sequences = stage.train.global_batch_tokens // stage.data.sequence_length
+        at_once = ranks * stage.deepspeed.micro_batch_size
+        if sequences % at_once:
+            many = f"{ranks} ranks" if profile else f"{stage.nodes} nodes (of one rank at least)"
+            message = f"{sequences} sequences in a step can not be shared by {many} at microBatchSize"
+            message += f" {stage.deepspeed.micro_batch_size}"
+            fix = f"make globalBatchTokens a multiple of {at_once * stage.data.sequence_length}"
+            yield error((*path, "train", "globalBatchTokens"), "UnevenBatch", message, fix)
+
+
+# --- what is unused ---------------------------------------------------------------------------------------------
+
+
+def _unused_data(subject: Subject) -> Iterator[Finding]:
+    used = {entry.ref for stage in subject.spec.stages for entry in stage.data.mixture}
+    for name in subject.spec.data:
+        if name not in used:
+            path = ("spec", "data", name)
+            yield warning(path, "Unused", "no stage reads this data set, yet it is prepared", "remove it")
+
+
+def _unused_stages(subject: Subject) -> Iterator[Finding]:
+    """Only where something is promoted: else each branch may be an end in itself."""
+    if subject.spec.promotion is None or any(_cycles(subject)):
+        return
+    baselines = [gate.baseline for gate in subject.spec.gates]
+    ends = [*subject.spec.promotion.candidates, *(stage.name for stage in subject.spec.stages if stage.gate)]
+    ends += [name for b in baselines for name in (b.stage, b.or_else and b.or_else.stage) if name]
+    used = {name for end in ends for name in subject.chain(end)}
+    for path, stage in _each_stage(subject):
+        if stage.name not in used:
+            message = f'nothing that is gated or promoted comes from stage "{stage.name}"'
+            yield warning(path, "Unused", message, "remove it, or name it in promotion.candidates")
+    if subject.spec.base is not None and BASE not in used and not _compares_with_base(subject.spec):
+        yield warning(("spec", "base"), "Unused", "no stage and no gate uses the base model", "remove it")
+
+
+def _compares_with_base(spec: PipelineSpec) -> bool:
+    baselines = [gate.baseline for gate in spec.gates]
+    return any(b.base or (b.or_else is not None and b.or_else.base) for b in baselines)
+
+
+def _lone_weights(subject: Subject) -> Iterator[Finding]:
+    for path, stage in _each_stage(subject):
+        only = stage.data.mixture[0]
+        if len(stage.data.mixture) == 1 and only.weight != 1:
+            message = f"a weight of {only.weight:g} has no effect on the only data set of a stage"
+            yield warning((*path, "data", "mixture", 0, "weight"), "NoEffect", message, "remove it")
+
+
+def _nothing_learned(subject: Subject) -> Iterator[Finding]:
+    for path, stage in _each_stage(subject):
+        if stage.train is not None and stage.train.learning_rate == 0:
+            message = "a learning rate of 0 changes no weight"
+            yield warning((*path, "train", "learningRate"), "NoEffect", message, "set a rate, for example 2e-5")
+
+
+def _lost_alignment(subject: Subject) -> Iterator[Finding]:
+    """Continued pretraining does not replace alignment."""
+    spec = subject.spec
+    if spec.base is None or spec.base.kind != "instruct":
+        return
+    watched = any(
+        (gate.baseline.base or gate.baseline.stage_input) and any("instruct" in axis.name.lower() for axis in gate.axes)
+        for gate in spec.gates
+    )
+    for path, stage in _each_stage(subject):
+        if stage.method == "cpt" and not watched:
+            message = "continued pretraining of an instruct model may lose its alignment, and no gate would see it"
+            fix = "add a gate with baseline {base: true} and an axis `instruction` that measures following instructions"
+            yield warning((*path, "method"), "AlignmentNotGated", message, fix)
+            return
+
+
+def _empty(subject: Subject) -> Iterator[Finding]:
+    spec = subject.spec
+    if not spec.stages and spec.promotion is None:
+        message = "there is nothing to do: no stages and no promotion"
+        yield warning(("spec",), "Empty", message, "add stages, or a gate and a promotion that judge the base model")
+
+
+_REFERENCE_RULES: tuple[Rule, ...] = (
+    _duplicates,
+    _taken_names,
+    _missing_data,
+    _missing_banks,
+    _missing_origins,
+    _missing_gates,
+    _missing_profiles,
+    _relative_places,
+)
+_GRAPH_RULES: tuple[Rule, ...] = (
+    _cycles,
+    _wrong_origins,
+    _long_sequences,
+    _batches,
+    _unused_data,
+    _unused_stages,
+    _lone_weights,
+    _nothing_learned,
+    _lost_alignment,
+    _empty,
+)

@@ -1,0 +1,208 @@
+"""Lint rules about gates and promotion: what they measure, against whom, and whether that can show anything."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+from bessemer_api.v1alpha1.evaluation import Bank
+from bessemer_api.v1alpha1.gate import Gate
+from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
+from bessemer_operator.core.findings import Finding, Path, error, nearest, unknown, warning
+from bessemer_operator.core.gate import MIN_CLUSTERS, designed_margin
+from bessemer_operator.core.lineage import BASE, ordered_stages, origin
+
+
+def gate_findings(spec: PipelineSpec) -> list[Finding]:
+    """All findings about gates, banks, axes and promotion."""
+    found: list[Finding] = []
+    for index, gate in enumerate(spec.gates):
+        path: Path = ("spec", "gates", index)
+        found += [*_axes(spec, gate, path), *_items(spec, gate, path), *_use(spec, gate, path)]
+        found += [*_baseline(spec, gate, path), *_contaminated(spec, gate, path)]
+    return [*found, *_banks(spec), *_promotion(spec)]
+
+
+def users(spec: PipelineSpec, gate: str) -> list[str]:
+    """What a gate judges: stages by name, and the candidates of the promotion."""
+    stages = [stage.name for stage in spec.stages if stage.gate == gate]
+    is_release = spec.promotion is not None and spec.promotion.gate == gate
+    return [*stages, *(spec.promotion.candidates if is_release and spec.promotion else [])]
+
+
+def bank_for(spec: PipelineSpec, gate: Gate) -> Bank | None:
+    """The bank that has items for every axis of the gate."""
+    names = {axis.name for axis in gate.axes}
+    return next((bank for bank in spec.evaluation.banks if names <= bank.tasks.keys()), None)
+
+
+# --- measurement ------------------------------------------------------------------------------------------------
+
+
+def _axes(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
+    known = {axis.name for axis in spec.evaluation.axes}
+    for index, axis in enumerate(gate.axes):
+        if axis.name not in known:
+            yield unknown(
+                (*path, "axes", index, "name"), "axis", axis.name, known, "declare it in spec.evaluation.axes"
+            )
+    if bank_for(spec, gate) is None:
+        names = ", ".join(axis.name for axis in gate.axes)
+        fix = "give one bank in spec.evaluation.banks a task under each of these names"
+        yield error((*path, "axes"), "NotMeasured", f"no bank has items for all axes of the gate ({names})", fix)
+
+
+def _items(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
+    bank = bank_for(spec, gate)
+    for index, look in enumerate(gate.looks):
+        if bank is not None and look > bank.gate:
+            message = f"a look at {look} items, but bank {bank.name} has {bank.gate} for gating"
+            yield error((*path, "looks", index), "TooFewItems", message, "raise `gate` of the bank, or look earlier")
+    if gate.looks[0] < MIN_CLUSTERS:
+        message = f"{gate.looks[0]} items are never evidence; a look needs {MIN_CLUSTERS} clusters at least"
+        yield error((*path, "looks", 0), "TooFewItems", message, f"look at {MIN_CLUSTERS} items or more")
+    yield from _margins(spec, gate, path)
+
+
+def _margins(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
+    """Axes of right and wrong answers whose margin the last look can not show; the gate would end as Underpowered."""
+    binary = {axis.name for axis in spec.evaluation.axes if axis.task == "multipleChoice"}
+    shown = designed_margin(gate)
+    for index, axis in enumerate(gate.axes):
+        if axis.name in binary and axis.not_worse_than < shown:
+            needed = math.ceil(gate.looks[-1] * (shown / axis.not_worse_than) ** 2)
+            message = f"{gate.looks[-1]} items can show a margin of {shown:.3f}, not {axis.not_worse_than:g}"
+            fix = f"look at about {needed} items, or accept a larger margin"
+            yield error((*path, "axes", index, "notWorseThan"), "Underpowered", message, fix)
+
+
+def _banks(spec: PipelineSpec) -> Iterator[Finding]:
+    gated = {axis.name for gate in spec.gates for axis in gate.axes}
+    axes = {axis.name for axis in spec.evaluation.axes}
+    for index, axis in enumerate(spec.evaluation.axes):
+        if axis.name not in gated:
+            path: Path = ("spec", "evaluation", "axes", index)
+            yield warning(path, "Unused", f'no gate asks for axis "{axis.name}"', "remove it, or use it in a gate")
+    used = {bank.name for gate in spec.gates if (bank := bank_for(spec, gate))}
+    for data in spec.data.values():
+        used |= set(data.prepare.decontaminate.against if data.prepare.decontaminate else ())
+    for index, bank in enumerate(spec.evaluation.banks):
+        path = ("spec", "evaluation", "banks", index)
+        if bank.name not in used:
+            yield warning(path, "Unused", f'no gate uses bank "{bank.name}"', "remove it")
+        for task in sorted(bank.tasks.keys() - axes):
+            fix = nearest(task, axes, "declare it in spec.evaluation.axes, or remove it")
+            yield warning((*path, "tasks", task), "Unused", f'there is no axis "{task}"', fix)
+
+
+def _contaminated(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
+    bank = bank_for(spec, gate)
+    if bank is None or not users(spec, gate.name):
+        return
+    trained = {entry.ref for stage in spec.stages for entry in stage.data.mixture} & spec.data.keys()
+    for name in sorted(trained):
+        rules = spec.data[name].prepare.decontaminate
+        if rules is None or bank.name not in rules.against:
+            message = (
+                f"data set {name} is not decontaminated against bank {bank.name}, which gate {gate.name} judges by"
+            )
+            fix = f"add prepare.decontaminate: {{against: [{bank.name}]}}"
+            yield warning(("spec", "data", name, "prepare"), "NotDecontaminated", message, fix)
+
+
+# --- whom it judges, and against whom ---------------------------------------------------------------------------
+
+
+def _use(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
+    judged = users(spec, gate.name)
+    if not judged:
+        message = f'nothing is judged by gate "{gate.name}"'
+        yield warning(path, "Unused", message, "name it in a stage or in promotion, or remove it")
+    if len(judged) > 1:
+        message = f"gate {gate.name} judges {' and '.join(judged)}; a gate has one verdict"
+        yield error((*path, "name"), "GateShared", message, "write a gate of its own for each")
+
+
+def _baseline(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
+    baseline = gate.baseline
+    here = (*path, "baseline")
+    needs_base = baseline.base or (baseline.or_else is not None and baseline.or_else.base)
+    if needs_base and spec.base is None:
+        yield error(here, "NoBase", "the pipeline has no base model to compare with", "set spec.base, or name a stage")
+    named = [((*here, "stage"), baseline.stage)]
+    named += [((*here, "orElse", "stage"), baseline.or_else.stage)] if baseline.or_else else []
+    for place, name in named:
+        if name is not None:
+            yield from _baseline_stage(spec, gate, place, name)
+    for judged in users(spec, gate.name) if baseline.stage_input else []:
+        yield from _stage_input(spec, here, judged)
+
+
+def _baseline_stage(spec: PipelineSpec, gate: Gate, path: Path, name: str) -> Iterator[Finding]:
+    stages = {stage.name: stage for stage in spec.stages}
+    judged = users(spec, gate.name)
+    if name not in stages:
+        yield unknown(path, "stage", name, _checkpoints(spec.stages))
+    elif stages[name].method == "tokenizer":
+        yield error(path, "NoCheckpoint", f'stage "{name}" makes a tokenizer, no checkpoint', "name a training stage")
+    elif name in judged:
+        yield error(
+            path, "ComparedWithItself", f'gate {gate.name} would compare stage "{name}" with itself', "name another"
+        )
+    elif any(stages[item].gate == gate.name and item in _chain(spec, name) for item in judged if item in stages):
+        message = f'stage "{name}" waits for this gate, so the gate can not wait for it'
+        yield error(path, "BaselineAfterGate", message, "name a stage that does not come after the gated one")
+
+
+def _stage_input(spec: PipelineSpec, path: Path, judged: str) -> Iterator[Finding]:
+    stage = next((stage for stage in spec.stages if stage.name == judged), None)
+    if stage is None or stage.method == "pretrain":
+        message = f'"{judged}" starts from no checkpoint that it could be compared with'
+        yield error((*path, "stageInput"), "NoCheckpoint", message, "name a stage, a channel or the base instead")
+
+
+def _checkpoints(stages: Iterable[Stage]) -> list[str]:
+    return [stage.name for stage in stages if stage.method != "tokenizer"]
+
+
+def _chain(spec: PipelineSpec, name: str) -> set[str]:
+    """`name` and the stages that it descends from; just `name` while there is a cycle."""
+    try:
+        ordered_stages(spec)
+    except ValueError:
+        return {name}
+    stages = {stage.name: stage for stage in spec.stages}
+    found: set[str] = set()
+    here: str | None = name
+    while here in stages:
+        found.add(here)
+        here = origin(spec, stages[here])
+    return found
+
+
+# --- promotion --------------------------------------------------------------------------------------------------
+
+
+def _promotion(spec: PipelineSpec) -> Iterator[Finding]:
+    promotion = spec.promotion
+    if promotion is None:
+        return
+    path: Path = ("spec", "promotion")
+    gates = {gate.name: gate for gate in spec.gates}
+    known = [*_checkpoints(spec.stages), *([BASE] if spec.base else [])]
+    for index, name in enumerate(promotion.candidates):
+        if name not in known:
+            fix = "name a stage of method pretrain or cpt"
+            yield unknown((*path, "candidates", index), "candidate", name, known, fix)
+    if promotion.gate not in gates:
+        yield unknown((*path, "gate"), "gate", promotion.gate, gates, "declare it in spec.gates")
+    else:
+        yield from _release_gate(gates[promotion.gate], promotion.channels[0].name, path)
+
+
+def _release_gate(gate: Gate, channel: str, path: Path) -> Iterator[Finding]:
+    if gate.mode == "observe":
+        message = f"gate {gate.name} only observes; nothing is promoted without a gate that decides"
+        yield error((*path, "gate"), "GateObserves", message, "set its mode to enforce")
+    if gate.baseline.channel != channel:
+        message = f"gate {gate.name} does not compare with what channel {channel} holds"
+        fix = f"set its baseline to {{channel: {channel}, orElse: ...}}"
+        yield warning((*path, "gate"), "IncumbentNotCompared", message, fix)

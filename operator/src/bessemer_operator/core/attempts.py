@@ -297,7 +297,7 @@ def _wait(work: Work, failed: list[Attempt], seen: Observed, now: datetime) -> t
 
 
 def _belongs(pod: Manifest, work: Work) -> bool:
-    name = pod["metadata"].get("labels", {}).get(LABEL_ATTEMPT, "")
+    name: str = pod["metadata"].get("labels", {}).get(LABEL_ATTEMPT, "")
     return name == attempt_name(work.base_name, attempt_number(name))
 
 

@@ -16,7 +16,7 @@ from bessemer_operator.core import conditions as c
 from bessemer_operator.core.attempts import WorkState
 from bessemer_operator.core.jobs import PipelineJobs
 from bessemer_operator.core.lineage import Node
-from bessemer_operator.core.lint import errors_of
+from bessemer_operator.core.lint import errors
 from bessemer_operator.core.manifests.attempt import Owner
 from bessemer_operator.core.naming import (
     ANNOTATION_REFRESH,
@@ -54,16 +54,9 @@ def reconcile(pipeline: AdaptationPipeline, seen: Observed, now: datetime) -> Pl
 
 def find_invalid(pipeline: AdaptationPipeline, seen: Observed) -> tuple[str, str] | None:
     """Reason and message of what makes the declaration unusable."""
-    found = errors_of(pipeline.spec)
+    found = errors(pipeline.spec, seen.profiles)
     if found:
-        return "InvalidSpec", "; ".join(found)
-    spec = pipeline.spec
-    stages = [stage.profile for stage in spec.stages if stage.profile]
-    wanted = [*spec.profiles.model_dump().values(), *stages]
-    unknown = sorted({name for name in wanted if name not in seen.profiles})
-    if unknown:
-        known = ", ".join(sorted(seen.profiles)) or "none"
-        return "UnknownProfile", f"there is no profile {', '.join(unknown)}; known profiles: {known}"
+        return "InvalidSpec", "; ".join(str(finding) for finding in found[:5])
     return _bad_annotation(pipeline)
 
 
@@ -241,7 +234,7 @@ def _suspended(scene: Scene, seen: Iterable[TrainingStage], wanted: list[Manifes
         and not item.spec.suspend
         and item.status.phase not in {"Succeeded", "Failed"}
     ]
-    return [_restate(item) for item in superseded]
+    return [_restate(scene, item) for item in superseded]
 
 
 def _restate(scene: Scene, stage: TrainingStage) -> Manifest:

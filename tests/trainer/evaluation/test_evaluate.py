@@ -11,7 +11,8 @@ import torch
 from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.evals import bits_per_byte, multiple_choice
-from bessemer_trainer.evals.common import Item, TextEncoder, load_encoder, load_model
+from bessemer_trainer.evals.common import TextEncoder, load_encoder, load_model
+from bessemer_trainer.evals.items import Item
 from bessemer_trainer.stages import evaluate
 from tests.trainer.evaluation.tiny import AXES, ITEMS, World, multiple_choice_items, publish_bank, text_items
 
@@ -42,7 +43,7 @@ def uneven_items() -> list[Item]:
     """Prompts and choices of very different length, one-token choices, and a border that a token spans."""
     documents = [
         *multiple_choice_items()[:5],
-        {"id": "long", "prompt": "The colour of kalomi is amber. " * 4 + "So the colour is", "choices": [" blue", " é"], "answer": 0},
+        {"id": "long", "prompt": "The colour of kalomi is amber. " * 4 + "It is", "choices": [" ü", " é"], "answer": 0},
         {"id": "spans", "prompt": "The colou", "choices": ["r of", "rs", "x"], "answer": 0},
         {"id": "short", "prompt": "T", "choices": ["he colour of kaloru is green.", "o"], "answer": 1},
         {"id": "chinese", "prompt": "颜色", "choices": ["红", "蓝色"], "answer": 1},
@@ -142,13 +143,13 @@ def test_bf16_is_measured_in_bf16(world: World) -> None:
         pytest.param({"start": 9, "end": 9}, "EmptyRange", ["start is 9"], id="an empty range"),
         pytest.param({"recipe": 2}, "UnknownRecipe", ["recipe is 2"], id="a recipe of another version"),
         pytest.param(
-            {"axes": [{"name": "manners", "task": "multipleChoice"}]}, "NoItems", ["manners"], id="an axis without items"
+            {"axes": [{"name": "manners", "task": "multipleChoice"}]}, "NoItems", ["manners"], id="an unknown axis"
         ),
         pytest.param(
-            {"axes": [AXES[0] | {"clusterBy": "author"}]}, "BadItem", ["k0", "author"], id="a cluster field that is missing"
+            {"axes": [AXES[0] | {"clusterBy": "author"}]}, "BadItem", ["k0", "author"], id="no such cluster"
         ),
         pytest.param(
-            {"axes": [AXES[1] | {"task": "multipleChoice"}]}, "BadItem", ["line 1", "prompt"], id="items of another task"
+            {"axes": [AXES[1] | {"task": "multipleChoice"}]}, "BadItem", ["line 1", "prompt"], id="another task"
         ),
         pytest.param({"bank": "checkpoint"}, "WrongKind", ["expected bank"], id="a bank that is a checkpoint"),
         pytest.param({"bank": "sha256:" + "1" * 64}, "ArtifactMissing", ["there is no"], id="a bank that is not there"),

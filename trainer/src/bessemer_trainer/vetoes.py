@@ -1,4 +1,4 @@
-"""Vetoes of a gate: findings that fail a candidate whatever its axes say. Reads artifacts; changes and trains nothing."""
+"""Vetoes of a gate: findings that fail a candidate whatever its axes say. Reads artifacts; changes nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from bessemer_api.v1alpha1.gate import Veto
-from bessemer_trainer.evals.common import Item, parse_items
-from bessemer_trainer.ngrams import is_in, item_text, text_ngrams
+from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.evals.items import Item, parse_items
+from bessemer_trainer.ngrams import U64, is_in, item_text, text_ngrams
 from bessemer_trainer.store import Manifest
 
 CONTAMINATED = 0.5
@@ -43,24 +44,26 @@ def check(vetoes: Sequence[Veto], evidence: Evidence) -> dict[Veto, str]:
 def _contamination(evidence: Evidence) -> str:
     """Items of the gate part that occur in the training data, by the n-gram index of the data."""
     for digest, folder in sorted(evidence.training_data.items()):
-        index = np.memmap(folder / "ngrams.u64", dtype="<u8", mode="r") if _size(folder) else np.zeros(0, np.uint64)
-        hits = [item for item in _gate_items(evidence) if _is_seen(item, np.asarray(index))]
+        index = _index(digest, folder / "ngrams.u64")
+        hits = [item for item in _gate_items(evidence) if _is_seen(item, index)]
         if hits:
-            return (
-                f"{len(hits)} gate items occur in training data {digest}, the first is {hits[0].id} ({hits[0].where})"
-            )
+            first = f"{hits[0].id} ({hits[0].where})"
+            return f"{len(hits)} gate items occur in training data {digest}, the first is {first}"
     return ""
 
 
-def _size(folder: Path) -> int:
-    return (folder / "ngrams.u64").stat().st_size
+def _index(digest: str, path: Path) -> U64:
+    """The sorted hashes of one data set, mapped, since they may be larger than memory."""
+    if not path.is_file():
+        raise PermanentError("NoIndex", f"{digest} has no {path.name}; expected the digest of prepared data")
+    return np.asarray(np.memmap(path, dtype="<u8", mode="r")) if path.stat().st_size else np.zeros(0, np.uint64)
 
 
 def _gate_items(evidence: Evidence) -> list[Item]:
     return [item for axis in evidence.axes for item in parse_items(evidence.bank / f"{axis}.gate.jsonl")]
 
 
-def _is_seen(item: Item, index: np.typing.NDArray[np.uint64]) -> bool:
+def _is_seen(item: Item, index: U64) -> bool:
     grams = text_ngrams(item_text(item.fields))
     return len(grams) > 0 and float(is_in(grams, index).mean()) >= CONTAMINATED
 

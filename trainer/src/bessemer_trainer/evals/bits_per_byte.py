@@ -13,16 +13,14 @@ import torch
 
 from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_trainer.evals.common import (
-    Item,
     Sample,
     TextEncoder,
     batches,
-    cluster_of,
     longest_input,
-    required_text,
     token_log_probabilities,
     vocabulary_size,
 )
+from bessemer_trainer.evals.items import Item, cluster_of, required_text
 
 
 def measure(

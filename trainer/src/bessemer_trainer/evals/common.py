@@ -1,4 +1,4 @@
-"""What all measurements share: samples, items, the text encoder, batches and reading a checkpoint for measuring.
+"""What all measurements share: samples, the text encoder, batches and reading a checkpoint for measuring.
 
 Nothing here decides anything about a candidate, and nothing reads the store: paths and parsed items come in.
 """
@@ -15,24 +15,13 @@ from tokenizers import Tokenizer
 
 from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.evals.items import Item
 
 LOGIT_BYTES = 256 * 2**20
 """Largest tensor of logits in a batch: with a vocabulary of 128,000 the logits are the largest thing in memory."""
 
 BATCH_TOKENS = 8192
 """Largest number of padded tokens in a batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One item of a bank: its fields, and where it stands, for messages."""
-
-    id: str
-    fields: Mapping[str, Any]
-    where: str
-
-    def error(self, problem: str, advice: str) -> PermanentError:
-        return PermanentError("BadItem", f"{self.where}: item {self.id}: {problem}; {advice}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +59,6 @@ Measure = Callable[[torch.nn.Module, TextEncoder, Sequence[Item], Axis, Callable
 """measure(model, tokenizer, items, axis, progress) -> samples in the order of the items; progress(items done)."""
 
 
-def cluster_of(item: Item, axis: Axis) -> str | None:
-    """The cluster of an item; None when the axis has no clusters. Raises PermanentError when the item has none."""
-    if axis.cluster_by is None:
-        return None
-    value = item.fields.get(axis.cluster_by)
-    if not isinstance(value, str | int) or value == "":
-        raise item.error(
-            f"clusterBy of axis {axis.name} names the field {axis.cluster_by!r}, which is {value!r}",
-            "expected a text or a whole number in every item",
-        )
-    return str(value)
-
-
-def required_text(item: Item, name: str) -> str:
-    """A field that must be a text with at least one character."""
-    value = item.fields.get(name)
-    if not isinstance(value, str) or not value:
-        raise item.error(f"the field {name!r} is {value!r}", "expected a text that is not empty")
-    return value
-
-
 def longest_input(model: torch.nn.Module) -> int:
     """Tokens that the model was built for."""
     return int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
@@ -124,35 +92,6 @@ def token_log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torc
     wide = logits.float()
     chosen = wide.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     return chosen - wide.logsumexp(-1)
-
-
-def read_items(path: Path, start: int, end: int) -> list[Item]:
-    """Items [start, end) of a JSONL file. Raises PermanentError for fewer items than that, or a bad line."""
-    lines = path.read_bytes().splitlines()
-    if len(lines) < end:
-        raise PermanentError(
-            "TooFewItems",
-            f"{path.name} has {len(lines)} items, but items {start} to {end} were asked for; "
-            "give the bank more items or ask for fewer (gates[].looks, evaluation.banks[].dev and .gate)",
-        )
-    return [_parse_item(lines[i], f"{path.name}, line {i + 1}") for i in range(start, end)]
-
-
-def parse_items(path: Path) -> list[Item]:
-    """All items of a JSONL file. Raises PermanentError for a bad line."""
-    return [_parse_item(line, f"{path.name}, line {i + 1}") for i, line in enumerate(path.read_bytes().splitlines())]
-
-
-def _parse_item(line: bytes, where: str) -> Item:
-    try:
-        fields = json.loads(line)
-        json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
-    except ValueError as error:
-        raise PermanentError("BadItem", f"{where}: not JSON: {error}; expected one JSON object a line") from error
-    identity = fields.get("id") if isinstance(fields, dict) else None
-    if not isinstance(identity, str) or not identity:
-        raise PermanentError("BadItem", f"{where}: expected a JSON object with an `id` that is a text")
-    return Item(identity, fields, where)
 
 
 def load_encoder(folder: Path) -> TextEncoder:

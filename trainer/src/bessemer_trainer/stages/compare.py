@@ -20,7 +20,7 @@ from bessemer_trainer.arms import Results, read_arm
 from bessemer_trainer.channels import register_try
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.statistics import PairedResult, Question, StatisticsError, compare_axis
+from bessemer_trainer.statistics import StatisticsError, compare_axis
 
 MAX_EVIDENCE_BYTES = 3584
 """What fits into a RunReport beside its other fields; about eight lines of evidence."""
@@ -73,51 +73,21 @@ def measure_of(task: CompareTask, name: str) -> Axis:
 def evidence(axis: GateAxis, task: CompareTask, candidate: Results, baseline: Results) -> AxisEvidence:
     """Paired statistics of one axis. Raises PermanentError when the two arms do not hold the same items."""
     ours, theirs = candidate.samples[axis.name], baseline.samples[axis.name]
-    for a, b in zip(ours, theirs, strict=True):
-        if a.item.id != b.item.id:
-            raise PermanentError(
-                "ItemsDiffer",
-                f"axis {axis.name}: item {b.item.id} of the baseline stands where the candidate has {a.item.id}",
-            )
+    for one, other in zip(ours, theirs, strict=True):
+        if one.item.id != other.item.id:
+            pair = f"{one.item.id} of the candidate stands beside {other.item.id} of the other arm"
+            raise PermanentError("ItemsDiffer", f"axis {axis.name}: item {pair}; expected the same items in one order")
     chances = [sample.chance for sample in theirs if sample.chance is not None]
-    question = Question(
-        axis=axis.name,
-        not_worse_than=axis.not_worse_than,
-        win_by=axis.win_by,
-        larger_is_better=measure_of(task, axis.name).task != "bitsPerByte",
-        chance=math.fsum(chances) / len(chances) if chances else None,
-    )
     try:
-        return _wire(compare_axis([s.item for s in theirs], [s.item for s in ours], question))
+        return compare_axis(
+            [sample.item for sample in theirs],
+            [sample.item for sample in ours],
+            axis,
+            larger_is_better=measure_of(task, axis.name).task != "bitsPerByte",
+            chance=round(math.fsum(chances) / len(chances), 6) if chances else None,
+        )
     except StatisticsError as error:
         raise PermanentError("NotComparable", str(error)) from error
-
-
-def _wire(result: PairedResult) -> AxisEvidence:
-    """Numbers to six digits: they must fit into the pod's report, and no decision hangs on the seventh."""
-    return AxisEvidence(
-        name=result.axis,
-        n=result.n,
-        clusters=result.clusters,
-        largest_cluster_share=_six(result.largest_cluster_share),
-        delta=_six(result.delta),
-        standard_error=_six(result.standard_error),
-        low=_six(result.interval[0]),
-        high=_six(result.interval[1]),
-        p_win=0.0 if result.p_win is None else _six(result.p_win),
-        p_hold=_six(result.p_hold),
-        p_worse=_six(result.p_worse),
-        p_no_win=1.0 if result.p_no_win is None else _six(result.p_no_win),
-        baseline_mean=_six(result.baseline_mean),
-        candidate_mean=_six(result.candidate_mean),
-        baseline_low=_six(result.baseline_lower),
-        chance=None if result.chance is None else _six(result.chance),
-        binary=result.binary,
-    )
-
-
-def _six(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 def _veto_evidence(context: Context, task: CompareTask) -> vetoes.Evidence:

@@ -20,7 +20,8 @@ from bessemer_api.v1alpha1.evaluation import Axis, EvaluationInputs
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.evals import bits_per_byte, multiple_choice
-from bessemer_trainer.evals.common import Item, Measure, Sample, load_encoder, load_model, read_items
+from bessemer_trainer.evals.common import Measure, Sample, load_encoder, load_model
+from bessemer_trainer.evals.items import Item, read_items
 
 RECIPE = 1
 """Version of this evaluator. It changes when the same inputs give another score."""

@@ -5,7 +5,6 @@ moved. Nothing is promoted that is held after a rollback, that is damaged, or wh
 It gives no verdict: the operator asks for a promotion only after its gate has passed.
 """
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -73,17 +72,13 @@ def _record(task: PromoteTask, head: Mapping[str, Any], at: str) -> dict[str, An
 
 def _require_sound(store: Store, task: PromoteTask) -> None:
     """The candidate is a checkpoint with every file as published; the evidence is of this gate about it."""
-    kind = store.manifest(task.candidate).kind
-    if kind != "checkpoint":
-        raise PermanentError("WrongKind", f"{task.candidate} is an artifact of kind {kind}; expected checkpoint")
-    store.fetch(task.candidate)
-    manifest = store.manifest(task.evidence)
-    evidence = json.loads((store.fetch(task.evidence) / "evidence.json").read_bytes())
-    if manifest.kind != "comparison":
-        raise PermanentError(
-            "WrongKind", f"{task.evidence} is an artifact of kind {manifest.kind}; expected comparison"
-        )
-    about = (evidence["task"]["gate"], evidence["task"]["candidate"]["checkpoint"])
+    for digest, kind in ((task.candidate, "checkpoint"), (task.evidence, "comparison")):
+        found = store.manifest(digest).kind
+        if found != kind:
+            raise PermanentError("WrongKind", f"{digest} is an artifact of kind {found}; expected {kind}")
+        store.fetch(digest)
+    evidence = store.manifest(task.evidence).meta
+    about = (evidence.get("gate"), evidence.get("candidate"))
     if about != (task.gate, task.candidate):
         raise PermanentError(
             "EvidenceMismatch",

@@ -1,0 +1,325 @@
+"""Comparisons of two really trained checkpoints from their stored items: what holds, is refused, is counted."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bessemer_api.digest import sha256_digest
+from bessemer_api.job import CompareReport
+from bessemer_trainer import ngrams
+from bessemer_trainer.context import Outcome
+from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.stages import compare
+from tests.trainer.evaluation.tiny import AXES, ITEMS, World, multiple_choice_items, publish_bank, text_items
+
+GATE_AXES = [
+    {"name": "knowledge", "winBy": 0.0, "notWorseThan": 0.05},
+    {"name": "generalLoss", "notWorseThan": 0.05},
+]
+DIGEST_OF_NOTHING = "sha256:" + "9" * 64
+
+
+def task(world: World, **more: Any) -> dict[str, Any]:
+    """Good against weak, one look at all items, in one range."""
+    return {
+        "gate": "release",
+        "axes": GATE_AXES,
+        "measures": AXES,
+        "looks": [ITEMS],
+        "look": 1,
+        "candidate": {"checkpoint": world.good, "results": [world.evaluate(world.good)]},
+        "baseline": {"checkpoint": world.weak, "results": [world.evaluate(world.weak)]},
+        "bank": world.bank,
+    } | more
+
+
+def run(world: World, document: dict[str, Any]) -> Outcome:
+    return compare.run(world.context(verb="compare", compare=document))
+
+
+def report(world: World, document: dict[str, Any]) -> CompareReport:
+    found = run(world, document).compare
+    assert found is not None
+    return found
+
+
+def refusal(world: World, document: dict[str, Any]) -> PermanentError:
+    with pytest.raises(PermanentError) as caught:
+        run(world, document)
+    return caught.value
+
+
+def test_the_better_model_wins_on_both_axes_and_the_numbers_are_those_of_the_samples(world: World) -> None:
+    found = report(world, task(world))
+    knowledge, loss = found.axes
+    means = [world.store().manifest(world.evaluate(c)).meta["means"] for c in (world.good, world.weak)]
+    assert knowledge.delta == pytest.approx(means[0]["knowledge"] - means[1]["knowledge"], abs=1e-5)
+    assert loss.delta == pytest.approx(means[1]["generalLoss"] - means[0]["generalLoss"], abs=1e-4)
+    assert (knowledge.n, knowledge.clusters, knowledge.binary, knowledge.chance) == (ITEMS, 60, True, 0.25)
+    assert (loss.binary, loss.chance) == (False, None)
+    assert max(knowledge.p_win, knowledge.p_hold, loss.p_hold) < 0.01
+    assert 0 < knowledge.low < knowledge.delta < knowledge.high
+    assert (found.tries, found.bank_uses, found.vetoes, found.settings_agree) == (1, 0, [], True)
+
+
+def test_swapping_the_arms_flips_every_sign(world: World) -> None:
+    forward = task(world)
+    backward = forward | {"candidate": forward["baseline"], "baseline": forward["candidate"]}
+    for one, other in zip(report(world, forward).axes, report(world, backward).axes, strict=True):
+        assert other.delta == pytest.approx(-one.delta)
+        assert (other.low, other.high) == pytest.approx((-one.high, -one.low), abs=1e-5)
+        assert other.standard_error == pytest.approx(one.standard_error)
+        assert (one.p_hold < 0.01, other.p_worse < 0.01) == (True, True)
+
+
+def test_shuffled_gold_answers_show_no_difference(world: World, tmp_path: Path) -> None:
+    items = multiple_choice_items()
+    generator = np.random.Generator(np.random.PCG64(5))
+    shuffled = [item | {"answer": int(generator.integers(4))} for item in items]
+    bank = publish_bank(world.store(), tmp_path / "bank", shuffled, text_items())
+    arms = {
+        arm: {"checkpoint": c, "results": [world.evaluate(c, bank=bank)]}
+        for arm, c in (("candidate", world.good), ("baseline", world.weak))
+    }
+    knowledge = report(world, task(world, bank=bank) | arms).axes[0]
+    assert knowledge.p_win > 0.01
+    assert abs(knowledge.candidate_mean - 0.25) < 0.12
+
+
+def test_ranges_of_several_looks_give_the_same_evidence_as_one_range(world: World) -> None:
+    def arm(checkpoint: str) -> dict[str, Any]:
+        ranges = [world.evaluate(checkpoint, a, b) for a, b in ((0, 40), (40, 80), (80, ITEMS))]
+        return {"checkpoint": checkpoint, "results": ranges}
+
+    looks = {"looks": [40, 80, ITEMS], "look": 3}
+    split = report(world, task(world, candidate=arm(world.good), baseline=arm(world.weak), **looks))
+    whole = report(world, task(world))
+    assert split.axes[0] == whole.axes[0]
+    assert split.axes[1].delta == pytest.approx(whole.axes[1].delta, abs=1e-5)
+
+
+def test_the_report_is_the_stored_evidence_and_is_the_same_each_time(world: World) -> None:
+    first, second = run(world, task(world)), run(world, task(world))
+    assert first.output_digest == second.output_digest
+    assert first.output_digest is not None and first.compare is not None
+    stored = json.loads((world.store().fetch(first.output_digest) / "evidence.json").read_bytes())
+    assert stored["report"] == first.compare.wire()
+    assert stored["artifacts"]["results"]["candidate"] == [world.evaluate(world.good)]
+
+
+def test_anchors_are_compared_on_their_own_axis(world: World) -> None:
+    anchor = {"checkpoint": world.good, "results": [world.evaluate(world.good)]}
+    found = report(world, task(world, anchors={"generalLoss": anchor}))
+    assert [(axis.name, axis.delta) for axis in found.anchors] == [("generalLoss", 0.0)]
+
+
+# --- what is stored can not be changed, and arms must be measured alike ------------------------------------------
+
+
+def copy_of(world: World, evaluation: str, change: dict[str, Any], folder: Path, edit: str = "") -> str:
+    """A forged evaluation: other settings in its manifest, or an edited file, published under its own digest."""
+    source = world.store().fetch(evaluation)
+    folder.mkdir(parents=True)
+    for path in source.glob("samples_*.jsonl"):
+        lines = path.read_text().splitlines()
+        if edit == "reorder":
+            lines[0], lines[1] = lines[1], lines[0]
+        if edit == "drop":
+            lines.pop()
+        if edit == "twice":
+            lines[1] = lines[0]
+        if edit in {"1e999", "NaN", '"high"'}:
+            sample = json.loads(lines[3])
+            lines[3] = json.dumps(sample).replace(f'"score": {sample["score"]}', f'"score": {edit}')
+        (folder / path.name).write_text("\n".join(lines) + "\n")
+    meta = dict(world.store().manifest(evaluation).meta)
+    meta["settings"] = meta["settings"] | change
+    return world.store().publish(folder, "evaluation", meta)
+
+
+def test_editing_one_stored_item_fails_verification(world: World, tmp_path: Path) -> None:
+    copy = copy_of(world, world.evaluate(world.good), {"seed": 7}, tmp_path / "copy")
+    path = world.store().fetch(copy) / "samples_knowledge.jsonl"
+    path.chmod(0o644)
+    path.write_text(path.read_text().replace('"score":1.0', '"score":0.0', 1))
+    error = refusal(world, task(world, candidate={"checkpoint": world.good, "results": [copy]}))
+    assert error.reason == "ArtifactCorrupt"
+    assert "samples_knowledge.jsonl" in error.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"precision": "bf16"}, {"device": "tpu"}, {"recipe": 2}, {"seed": 3}],
+    ids=["another precision", "another device class", "another evaluator", "another seed"],
+)
+def test_arms_that_were_measured_differently_do_not_agree(world: World, tmp_path: Path, change: dict[str, Any]) -> None:
+    copy = copy_of(world, world.evaluate(world.weak), change, tmp_path / "copy")
+    found = report(world, task(world, baseline={"checkpoint": world.weak, "results": [copy]}))
+    assert found.settings_agree is False
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason", "words"),
+    [
+        pytest.param("reorder", "ItemsDiffer", "expected the same items in one order", id="items in another order"),
+        pytest.param("drop", "NoSamples", "119 results; expected 120", id="an item is missing"),
+        pytest.param("twice", "ItemsDiffer", "k0", id="an item is there twice"),
+        pytest.param("1e999", "BadSample", "line 4", id="an infinite score"),
+        pytest.param("NaN", "BadSample", "line 4", id="a score that is not a number"),
+        pytest.param('"high"', "BadSample", "line 4", id="a score that is a word"),
+    ],
+)
+def test_results_that_can_not_be_paired_are_refused(
+    world: World, tmp_path: Path, edit: str, reason: str, words: str
+) -> None:
+    copy = copy_of(world, world.evaluate(world.weak), {}, tmp_path / "copy", edit)
+    error = refusal(world, task(world, baseline={"checkpoint": world.weak, "results": [copy]}))
+    assert (error.reason, words in error.message) == (reason, True), error.message
+
+
+def test_results_of_another_checkpoint_bank_part_or_range_are_refused(world: World) -> None:
+    good, weak = world.evaluate(world.good), world.evaluate(world.weak)
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"baseline": {"checkpoint": world.weak, "results": [good]}}, "ResultsMismatch", "checkpoint"),
+        ({"bank": DIGEST_OF_NOTHING}, "ResultsMismatch", "bank"),
+        ({"baseline": {"checkpoint": world.weak, "results": [world.evaluate(world.weak, part="dev")]}},
+         "ResultsMismatch", "part is dev"),
+        ({"measures": [AXES[0] | {"clusterBy": "id"}, AXES[1]]}, "ResultsMismatch", "axis knowledge"),
+        ({"baseline": {"checkpoint": world.weak, "results": [world.evaluate(world.weak, 0, 60)]}},
+         "RangesMismatch", "0-60; expected 0 to 120"),
+        ({"baseline": {"checkpoint": world.weak, "results": [weak, weak]}}, "RangesMismatch", "0-120, 0-120"),
+        ({"looks": [60, ITEMS]}, "RangesMismatch", "expected 0 to 60"),
+        ({"baseline": {"checkpoint": world.weak, "results": [world.weak]}}, "WrongKind", "expected evaluation"),
+        ({"baseline": {"checkpoint": world.weak, "results": [DIGEST_OF_NOTHING]}}, "ArtifactMissing", "there is no"),
+    ]  # fmt: skip
+    for change, reason, words in cases:
+        error = refusal(world, task(world) | change)
+        assert (error.reason, words in error.message) == (reason, True), (change, str(error))
+
+
+def test_evidence_that_does_not_fit_into_a_report_is_refused(world: World) -> None:
+    axes = [{"name": "knowledge", "notWorseThan": 0.05}] * 12
+    assert refusal(world, task(world, axes=axes)).reason == "EvidenceTooLarge"
+
+
+# --- tries ------------------------------------------------------------------------------------------------------
+
+
+def counts(world: World, channel: str, candidate: str, record: int = 0) -> tuple[int, int]:
+    arm = {"checkpoint": candidate, "results": [world.evaluate(candidate)]}
+    found = report(world, task(world, candidate=arm, channel=channel, record=record))
+    return found.tries, found.bank_uses
+
+
+def write_record(world: World, channel: str, number: int, kind: str) -> None:
+    record = {"schema": 1, "record": number, "channel": channel, "digest": world.weak, "kind": kind}
+    assert world.store().create(f"channels/{channel}/{number:08d}.json", json.dumps(record).encode())
+
+
+def test_tries_count_nominees_and_the_same_nominee_keeps_its_place(world: World) -> None:
+    assert counts(world, "tries-a", world.good) == (1, 1)
+    assert counts(world, "tries-a", world.weak) == (2, 2)
+    assert counts(world, "tries-a", world.good) == (1, 1)
+    assert counts(world, "tries-b", world.weak) == (1, 1), "another channel counts for itself"
+
+
+def test_tries_start_afresh_after_a_promotion_but_not_after_a_rollback(world: World) -> None:
+    counts(world, "prod", world.good)
+    write_record(world, "prod", 1, "promotion")
+    assert counts(world, "prod", world.weak, record=1) == (1, 2)
+    write_record(world, "prod", 2, "rollback")
+    assert counts(world, "prod", world.good, record=2) == (2, 3)
+
+
+def test_the_try_is_registered_before_anything_is_read(world: World) -> None:
+    arm = {"checkpoint": world.good, "results": [DIGEST_OF_NOTHING]}
+    refusal(world, task(world, candidate=arm, channel="peek"))
+    (key,) = world.store().list("channels/peek")
+    assert key == f"channels/peek/tries/{world.bank[7:19]}/00000001.json"
+    assert json.loads(world.store().read(key) or b"")["candidate"] == world.good
+
+
+def test_a_damaged_try_is_an_error_and_no_fresh_count(world: World) -> None:
+    counts(world, "damaged", world.good)
+    (key,) = world.store().list("channels/damaged")
+    world.store().write(key, b"{")
+    error = refusal(world, task(world, channel="damaged"))
+    assert (error.reason, key in error.message) == ("ChannelCorrupt", True)
+
+
+# --- vetoes -----------------------------------------------------------------------------------------------------
+
+
+def publish_data(world: World, folder: Path, text: str) -> str:
+    folder.mkdir(parents=True)
+    ngrams.text_ngrams(text).astype("<u8").tofile(folder / "ngrams.u64")
+    return world.store().publish(folder, "data", {"text": sha256_digest(text.encode())})
+
+
+def test_contamination_is_found_in_the_index_of_the_training_data(world: World, tmp_path: Path) -> None:
+    words = "lo mi ka va to se pi do ru ze ka"
+    items = [item | {"prompt": f"No {k} {words} {k}"} for k, item in enumerate(multiple_choice_items())]
+    bank = publish_bank(world.store(), tmp_path / "bank", items, text_items())
+    leaked = f"And so it went. {ngrams.item_text(items[4])} And so on, and so forth, until the end of the story."
+    harmless = (
+        "No 4 lo mi ka va to se. The colour of the moon was never discussed by anybody at all, as far as we know."
+    )
+    evidence = {
+        name: publish_data(world, tmp_path / name, text) for name, text in (("leaked", leaked), ("harmless", harmless))
+    }
+    bank_arms = {
+        arm: {"checkpoint": c, "results": [world.evaluate(c, bank=bank)]}
+        for arm, c in (("candidate", world.good), ("baseline", world.weak))
+    }
+    base = task(world, bank=bank, vetoes=["contamination"]) | bank_arms
+    fired = report(world, base | {"trainingData": [evidence["harmless"], evidence["leaked"]]})
+    assert fired.vetoes == ["contamination"]
+    assert "k4 (knowledge.gate.jsonl, line 5)" in fired.veto_detail
+    assert report(world, base | {"trainingData": [evidence["harmless"]]}).vetoes == []
+
+
+def broken_copy(world: World, folder: Path, change: str) -> str:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(world.store().fetch(world.good), folder, ignore=shutil.ignore_patterns("manifest.json"))
+    if change == "nan":
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.embed_tokens.weight"][-1, 0] = math.inf
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    else:
+        (folder / "special_tokens_map.json").write_text("{}")
+    return world.store().publish(folder, "checkpoint", {"broken": change})
+
+
+@pytest.mark.parametrize(
+    ("change", "veto", "words"),
+    [
+        pytest.param("nan", "nonFiniteWeights", "model.embed_tokens.weight", id="an infinite weight"),
+        pytest.param("tokenizer", "tokenizerEquality", "special_tokens_map.json", id="another tokenizer"),
+    ],
+)
+def test_a_veto_fires_for_a_broken_candidate_only(
+    world: World, tmp_path: Path, change: str, veto: str, words: str
+) -> None:
+    broken = broken_copy(world, tmp_path / "broken", change)
+    results = copy_as(world, broken, tmp_path / "results")
+    vetoes = ["nonFiniteWeights", "tokenizerEquality"]
+    fired = report(world, task(world, vetoes=vetoes, candidate={"checkpoint": broken, "results": [results]}))
+    assert (fired.vetoes, words in fired.veto_detail) == ([veto], True)
+    assert report(world, task(world, vetoes=vetoes)).vetoes == []
+
+
+def copy_as(world: World, checkpoint: str, folder: Path) -> str:
+    """Results of the good model, said to be of `checkpoint`."""
+    source = world.evaluate(world.good)
+    folder.mkdir(parents=True)
+    for path in world.store().fetch(source).glob("samples_*.jsonl"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    meta = world.store().manifest(source).meta | {"checkpoint": checkpoint}
+    return world.store().publish(folder, "evaluation", meta)

@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: make demo, make test.
+SHELL := /bin/sh
+UV = $(shell tools/uv.sh)
+RUN = $(UV) run --no-sync
+export DS_ACCELERATOR ?= cpu
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint unit e2e crds cluster bench tools clean
+
+help: ## show this list
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-9s %s\n", $$1, $$2}'
+
+setup: ## install everything into .venv (uv too, when it is missing)
+	@$(UV) sync --all-packages --all-groups --frozen
+
+demo: setup ## run the whole job on real data: train, evaluate, gate, promote (about ten minutes on two cores)
+	@$(RUN) python examples/quickstart/demo.py
+
+test: setup tools lint unit e2e ## everything that must hold: lint, unit tests, the real control plane
+
+lint: setup ## ruff, mypy, import-linter, generated files
+	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy && $(RUN) lint-imports
+	@$(RUN) python -m bessemer_api.crdgen --check crds
+
+unit: setup ## tests without a cluster
+	@$(RUN) pytest tests -m "not e2e"
+
+e2e: setup ## tests on a real control plane (its first build takes some minutes)
+	@$(RUN) pytest tests -m e2e
+
+tools: ## what tests need beside Python: a browser for the report (Debian, as root)
+	@tools/browser.sh
+
+crds: setup ## generate crds/*.yaml and docs/reference from the models
+	@$(RUN) python -m bessemer_api.crdgen crds
+
+cluster: setup ## a playground: a real control plane with the operator, until Ctrl-C
+	@$(RUN) python -m tests.support.playground
+
+bench: setup ## measure, with the peer in the same run; see bench/README.md
+	@$(RUN) python -m bench
+
+clean: ## remove what the demo and the tests made
+	rm -rf .bessemer examples/*/.bessemer build .pytest_cache .mypy_cache .ruff_cache

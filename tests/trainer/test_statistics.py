@@ -1,7 +1,9 @@
 """The paired statistics: against published values, against slow implementations by the book, and by simulation."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
 from bessemer_api.v1alpha1.gate import GateAxis
@@ -26,6 +28,7 @@ from bessemer_trainer.statistics import (
     tango_variance,
 )
 
+DOCS = Path(__file__).parents[2] / "docs" / "gate.md"
 AXIS = GateAxis(name="knowledge", win_by=0.0, not_worse_than=0.05)
 
 
@@ -164,6 +167,27 @@ def test_continuous_ps_and_interval_are_those_of_the_t_test():
     expected = difference.mean() + np.array([-1, 1]) * student.ppf(0.975, 59) * error
     assert (evidence.low, evidence.high) == pytest.approx(expected, rel=1e-5)
     assert not evidence.binary
+
+
+def test_lower_bound_of_the_baseline_is_wilsons_for_0_1_items():
+    evidence = compare_axis(*flips(10, 20, 300), AXIS)
+    expected = binomtest(round(evidence.baseline_mean * 300), 300).proportion_ci(0.90, method="wilson").low
+    assert evidence.baseline_low == pytest.approx(expected, rel=1e-4)
+
+
+def test_lower_bound_of_the_baseline_counts_clusters_of_equal_items_once():
+    right = np.repeat([1, 0], 150)
+    clusters = (np.arange(300) // 10).tolist()
+    evidence = compare_axis(arm(right, clusters), arm(right, clusters), AXIS)
+    fifteen_of_thirty = binomtest(15, 30).proportion_ci(0.90, method="wilson").low
+    assert evidence.baseline_low == pytest.approx(fifteen_of_thirty, abs=0.005)
+
+
+def test_lower_bound_of_a_continuous_baseline_is_that_of_the_t_distribution():
+    values = np.random.default_rng(5).normal(4.5, 0.3, size=40)
+    evidence = compare_axis(arm(values), arm(values + np.linspace(0, 1, 40)), AXIS)
+    expected = values.mean() - student.ppf(0.95, 39) * values.std(ddof=1) / math.sqrt(40)
+    assert evidence.baseline_low == pytest.approx(expected, rel=1e-5)
 
 
 # --- what must be so, whatever the numbers --------------------------------------------------------------------------
@@ -352,5 +376,9 @@ def test_wald_errors_would_refuse_too_often_where_tango_does_not():
     rates = np.maximum(losses, 0.5) / n
     wald = norm.sf((0.05 - losses / n) / np.sqrt(rates * (1 - rates) / n))
     tango = np.array([normal_tail(tango_statistic(0, int(k), n, -0.05)) for k in range(n)])[losses]
+    documented = [
+        float(re.search(rf"<!-- {name} -->([0-9.]+) %", DOCS.read_text())[1]) / 100 for name in ("wald", "tango")
+    ]
+    assert [np.mean(wald <= 0.05), np.mean(tango <= 0.05)] == pytest.approx(documented, abs=0.004)
     assert np.mean(wald <= 0.05) > 0.09
     assert np.mean(tango <= 0.05) <= 0.05

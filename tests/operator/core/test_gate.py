@@ -2,6 +2,7 @@
 test is about evidence that no trainer would make."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from bessemer_api.job import AxisEvidence, CompareReport, RunError, RunReport
 from bessemer_api.v1alpha1.gate import Baseline, Compose, Gate, GateAxis
-from bessemer_operator.core.gate import Asked, Decision, decide, designed_margin, judge
-from bessemer_operator.core.power import gate_power
+from bessemer_operator.core.gate import Asked, Decision, Reason, decide, judge
 from bessemer_trainer.statistics import Pairs, axis_evidence
 
+DOCS = Path(__file__).parents[3] / "docs" / "gate.md"
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
 NAMES = ("knowledge", "reasoning", "instruction", "creative")
@@ -91,13 +92,19 @@ def test_the_message_says_the_numbers():
         "3 of 4 axes won, 3 needed (p 9.5e-15); 4 of 4 comparisons hold (largest p 7e-05). "
         "Look 3 of 3, try 1, alpha 0.028."
     )
-    assert [(axis.name, axis.state) for axis in decision.axes] == [
-        ("knowledge", "Won"),
-        ("reasoning", "Won"),
-        ("instruction", "Won"),
-        ("creative", "Holds"),
-    ]
+    assert [axis.state for axis in decision.axes] == ["Won", "Won", "Won", "Holds"]
     assert decision.wins == NAMES[:3]
+
+
+@pytest.mark.parametrize("look", [1, 2, 3])
+def test_the_worked_example_of_the_docs(look):
+    decision = judged(a_gate(), four([(150, 100), (140, 95), (145, 101), (118, 122)], look=look))
+    assert f'`{decision.verdict}`. "{decision.message}"' in DOCS.read_text()
+
+
+def test_every_reason_is_in_the_docs():
+    text = DOCS.read_text()
+    assert [reason for reason in Reason if f"`{reason}`" not in text] == []
 
 
 def test_the_message_of_a_worse_axis_names_it_with_its_interval():
@@ -243,10 +250,7 @@ NOT_EVIDENCE = {
     "nineteen clusters": (changed(clusters=19), "TooFewClusters"),
     "one cluster with over a tenth of the items": (changed(largest_cluster_share=0.11), "TooFewClusters"),
     "no spread in a continuous axis": (changed(binary=False, standard_error=0.0), "NoSpread"),
-    "a continuous axis whose error is too large for its margin": (
-        changed(binary=False, standard_error=0.03),
-        "Underpowered",
-    ),
+    "a continuous axis with too large an error": (changed(binary=False, standard_error=0.03), "Underpowered"),
     "a held axis at the floor": (changed(axis=3, chance=0.5, baseline_low=0.54), "BaselineAtFloor"),
 }
 
@@ -272,8 +276,6 @@ def test_a_margin_too_small_for_the_items_is_invalid_before_anything_is_won():
     report = a_report(*[evidence(name, 60, 5, 200) for name in NAMES], look=1)
     decision = judged(gate, report)
     assert (decision.verdict, decision.reason) == ("Invalid", "Underpowered")
-    assert designed_margin(gate) == pytest.approx(0.0593, abs=1e-4)
-    assert designed_margin(a_gate(looks=[300])) < 0.05 < designed_margin(a_gate(looks=[250]))
 
 
 # --- the floor ------------------------------------------------------------------------------------------------------
@@ -288,7 +290,8 @@ def test_a_win_from_the_floor_is_a_win():
 
 
 def test_an_axis_at_the_floor_may_still_be_won_at_a_later_look():
-    report = four([WON, WON, WON, EVEN], look=2)
+    report = four([(300, 20)] * 3 + [(10, 10)], look=2)
+    assert judged(a_gate(), report).verdict == "Passed"
     axes = [*report.axes[:3], report.axes[3].model_copy(update=FLOOR)]
     decision = judged(a_gate(), report.model_copy(update={"axes": axes}))
     assert (decision.verdict, decision.next_look) == ("Inconclusive", 3)
@@ -345,10 +348,6 @@ def test_only_the_report_that_was_asked_for_is_judged(report, verdict, reason):
     assert (decision.verdict, decision.reason) == (verdict, reason)
 
 
-def test_observe_mode_does_not_change_the_verdict():
-    assert judged(a_gate(mode="observe"), four([WON, WON, WON, WORSE])).verdict == "Failed"
-
-
 # --- whatever the evidence ------------------------------------------------------------------------------------------
 
 FLOATS = [name for name, field in AxisEvidence.model_fields.items() if field.annotation is float]
@@ -398,26 +397,3 @@ def test_passed_means_enough_axes_won_and_all_held(report):
     if decision.verdict == "Passed":
         assert len(decision.wins) >= 3
         assert all(axis.p_hold <= decision.alpha for axis in report.axes)
-
-
-# --- power for a plan -----------------------------------------------------------------------------------------------
-
-
-def test_power_of_nothing_is_the_false_promotion_rate_and_repeats():
-    gate = a_gate(axes=["knowledge"], at_least=1)
-    power = gate_power(gate, {}, simulations=4000)
-    assert power[0] < power[1] < power[2]
-    assert power[2] == pytest.approx(0.03, abs=0.01)
-    assert gate_power(gate, {}, simulations=4000) == power
-
-
-def test_power_falls_with_tries_and_rises_with_items():
-    effects = dict.fromkeys(NAMES[:3], 0.08)
-    first, tenth = gate_power(a_gate(), effects)[-1], gate_power(a_gate(), effects, tries=10)[-1]
-    more = gate_power(a_gate(looks=[600, 1200, 2400]), effects)[-1]
-    assert tenth < first < more
-
-
-def test_power_refuses_an_effect_larger_than_the_discordance():
-    with pytest.raises(ValueError, match=r"effect 0\.3 on knowledge"):
-        gate_power(a_gate(), {"knowledge": 0.3})

@@ -5,7 +5,9 @@ Items are drawn one by one and counted by numpy. The evidence of an axis of inde
 numbers of wins, losses and items only, so it is computed once for each such triple.
 """
 
+import re
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from bessemer_operator.core.power import gate_power
 from bessemer_operator.core.stats import look_alphas, try_alpha
 from bessemer_trainer.statistics import Pairs, axis_evidence, normal_tail, tango_statistic
 
+DOCS = Path(__file__).parents[3] / "docs" / "gate.md"
 LOOKS = [300, 600, 1200]
 DISCORDANCE = 0.2
 MARGIN = 0.05
@@ -173,6 +176,14 @@ def test_no_gate_passes_that_the_counting_leaves_out():
     assert np.array_equal(judged, passed(gate, wins, losses))
 
 
+def documented(name):
+    """The percentages of the row of docs/gate.md with this name, or the one after `<!-- name -->`."""
+    text = DOCS.read_text()
+    row = re.search(rf"^\| {re.escape(name)} \|(.*)$|<!-- {re.escape(name)} -->([^%]*%)", text, re.MULTILINE)
+    assert row, f"docs/gate.md has no row {name!r}"
+    return [float(share) / 100 for share in re.findall(r"([0-9.]+) %", row[1] or row[2])]
+
+
 class Boundary(NamedTuple):
     name: str
     effects: tuple[float, ...]
@@ -193,6 +204,7 @@ def test_false_promotions_over_three_looks_stay_under_alpha(case):
     gate = release_gate(at_least=case.at_least, axes=len(case.effects))
     count = passed(gate, *draw_items(case.effects, LOOKS, 10_000, seed=11)).sum()
     assert upper_bound(count, 10_000) <= gate.alpha
+    assert count / 10_000 == pytest.approx(documented(case.name)[0], abs=0.005)
 
 
 @pytest.mark.parametrize("case", BOUNDARIES, ids=lambda case: case.name)
@@ -203,6 +215,7 @@ def test_false_promotions_over_three_looks_and_ten_tries_stay_under_alpha(case):
     draws = (draw_totals(case.effects, LOOKS, sequences, seed=100 + j) for j in range(1, 11))
     ever = np.any([passed(gate, *draw, tries=j) for j, draw in enumerate(draws, start=1)], axis=0).sum()
     assert upper_bound(ever, sequences) <= gate.alpha
+    assert ever / sequences == pytest.approx(documented(case.name)[1], abs=0.006)
 
 
 class Power(NamedTuple):
@@ -230,3 +243,17 @@ def test_power_of_three_true_wins_and_a_fourth_axis_unchanged(case):
     planned = gate_power(gate, {f"axis{i}": case.effect for i in range(3)})[-1]
     assert share == pytest.approx(case.expected, abs=0.03)
     assert planned == pytest.approx(share, abs=0.03)
+    assert documented(case.name) == [pytest.approx(share, abs=0.02)]
+
+
+def test_point_estimates_would_promote_candidates_that_changed_nothing():
+    wins, losses = draw_totals((0.0,) * 4, [600], 20_000, seed=1)
+    deltas = (wins - losses)[:, :, 0] / 600
+    naive = np.mean(((deltas > 0).sum(axis=1) >= 3) & (deltas.min(axis=1) > -MARGIN))
+    assert documented("naive") == [pytest.approx(naive, abs=0.01)]
+    assert 1 - (1 - naive) ** 10 > 0.95
+
+
+def test_a_true_loss_of_three_points_often_passes_without_an_anchor():
+    count = passed(release_gate(), *draw_totals((0.15, 0.15, 0.15, -0.03), LOOKS, 5_000, seed=2)).mean()
+    assert documented("slide") == [pytest.approx(count, abs=0.02)]

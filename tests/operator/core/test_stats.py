@@ -26,7 +26,7 @@ def test_tail_and_critical_value_are_those_of_the_normal_distribution():
 
 
 def test_spending_is_lan_and_demets_approximation_of_obrien_and_fleming():
-    """The formula at alpha 0.05, worked by hand with z(0.975) = 1.95996: 2 - 2 Phi(3.920), (2.772), (2.263), (1.960)."""
+    """By hand, with z(0.975) = 1.95996: 2 - 2 Phi(z) at 3.920, 2.772, 2.263 and 1.960."""
     found = [spent(0.05, t) for t in (0.25, 0.5, 0.75, 1.0)]
     assert found == pytest.approx([0.00009, 0.00557, 0.02363, 0.05], abs=1e-4)
 

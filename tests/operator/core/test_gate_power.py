@@ -1,0 +1,51 @@
+"""The power of a gate before anything is trained: what its items can show."""
+
+from pathlib import Path
+
+import pytest
+
+from bessemer_api.v1alpha1.gate import Baseline, Compose, Gate, GateAxis
+from bessemer_operator.core.gate import designed_margin
+from bessemer_operator.core.power import gate_power
+
+DOCS = Path(__file__).parents[3] / "docs" / "gate.md"
+NAMES = ("knowledge", "reasoning", "instruction", "creative")
+
+
+def a_gate(axes=NAMES, at_least=3, looks=(300, 600, 1200)):
+    return Gate(
+        name="release",
+        baseline=Baseline(base=True),
+        looks=list(looks),
+        compose=Compose(at_least=at_least),
+        axes=[GateAxis(name=name, win_by=0.0, not_worse_than=0.05) for name in axes],
+    )
+
+
+def test_a_margin_of_five_points_needs_about_three_hundred_items():
+    assert designed_margin(a_gate(looks=[300])) < 0.05 < designed_margin(a_gate(looks=[250]))
+
+
+@pytest.mark.parametrize("items", [100, 200, 300, 600, 1200])
+def test_the_smallest_margins_of_the_docs(items):
+    assert f"| {items} | {designed_margin(a_gate(looks=[items])):.3f} |" in DOCS.read_text()
+
+
+def test_power_of_nothing_is_the_false_promotion_rate_and_repeats():
+    gate = a_gate(axes=["knowledge"], at_least=1)
+    power = gate_power(gate, {}, simulations=4000)
+    assert power[0] < power[1] < power[2]
+    assert power[2] == pytest.approx(0.03, abs=0.01)
+    assert gate_power(gate, {}, simulations=4000) == power
+
+
+def test_power_falls_with_tries_and_rises_with_items():
+    effects = dict.fromkeys(NAMES[:3], 0.08)
+    first, tenth = gate_power(a_gate(), effects)[-1], gate_power(a_gate(), effects, tries=10)[-1]
+    more = gate_power(a_gate(looks=[600, 1200, 2400]), effects)[-1]
+    assert tenth < first < more
+
+
+def test_power_refuses_an_effect_larger_than_the_discordance():
+    with pytest.raises(ValueError, match=r"effect 0\.3 on knowledge"):
+        gate_power(a_gate(), {"knowledge": 0.3})

@@ -1,0 +1,64 @@
+"""The final artifact of training: consolidated safetensors, configuration and tokenizer files. Knows no ranks.
+
+Equal weights give equal bytes: tensors are sorted by name, and no version of any library is written down.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bessemer_trainer.errors import PermanentError
+
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+
+def write_checkpoint(folder: Path, model: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype) -> int:
+    """Write `model.safetensors`, `config.json` and `generation_config.json`; the number of parameters.
+
+    Raises PermanentError(NonFiniteWeights) that names the tensor; nothing is written then.
+    """
+    tensors = {}
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise PermanentError("NonFiniteWeights", f"{name} holds NaN or infinity; lower the learning rate")
+        tensors[name] = value.to(dtype) if value.is_floating_point() else value
+    save_file(dict(sorted(tensors.items())), folder / "model.safetensors", metadata={"format": "pt"})
+    write_config(folder, model, dtype)
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def write_config(folder: Path, model: Any, dtype: torch.dtype) -> None:  # noqa: ANN401 - transformers is untyped
+    """Write the configuration files without transformers' version, which would make equal models differ."""
+    config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
+    _write_json(folder / "config.json", config)
+    generation = {key: config.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    _write_json(
+        folder / "generation_config.json", {key: value for key, value in generation.items() if value is not None}
+    )
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    kept = {key: value for key, value in document.items() if key not in ("transformers_version", "_name_or_path")}
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer's files from one artifact to the folder of another."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

@@ -1,0 +1,163 @@
+"""DeepSpeed's engine behind the few operations that a training loop needs. The only file that imports deepspeed.
+
+Gradients are those of the true mean over all targets of the global batch, whatever the number of ranks.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import deepspeed
+import numpy as np
+import torch
+from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
+from torch import Tensor
+
+from bessemer_api.v1alpha1.train import DeepSpeed, Train
+from bessemer_trainer.checkpoint import ShardWriter
+from bessemer_trainer.dist import Gang, deepspeed_config
+from bessemer_trainer.model import Scorer, parameter_groups
+from bessemer_trainer.schedule import RunPlan
+from bessemer_trainer.shards import Array
+
+_TAG = "state"
+
+
+class Engine:
+    """One rank's share of the model, its optimizer and their state."""
+
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - transformers is untyped
+        plan: RunPlan,
+        train: Train,
+        settings: DeepSpeed,
+        gang: Gang,
+    ) -> None:
+        # DeepSpeed would compile a shared-memory all-reduce at the first start on CPU (minutes); gloo does without.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.utils.logger.setLevel("WARNING")
+        if train.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        scorer = Scorer(model)
+        self._gang = gang
+        self._plan = plan
+        self._stage = settings.zero_stage
+        self._files = _Files()
+        self._engine: Any = deepspeed.initialize(
+            model=scorer,
+            model_parameters=parameter_groups(scorer, train.weight_decay),
+            config=deepspeed_config(plan, train, settings, on_gpu=gang.device != "cpu"),
+        )[0]
+        self._engine.checkpoint_engine = self._files
+        # DeepSpeed copies scripts beside the state, past our writer: they would be neither hashed nor listed.
+        self._engine._copy_recovery_script = lambda _folder: None
+
+    @property
+    def model(self) -> Any:  # noqa: ANN401 - transformers is untyped
+        return self._engine.module.model
+
+    @property
+    def optimizer(self) -> Any:  # noqa: ANN401 - DeepSpeed is untyped
+        return self._engine.optimizer
+
+    def train(self, tokens: Array, documents: Array, targets_in_batch: int) -> float:
+        """Forward and backward of one micro batch, shape (micro, length); the sum of its losses in nats."""
+        self._engine.train()
+        loss = self._engine(self._tensor(tokens), self._tensor(documents))
+        # DeepSpeed divides by the ranks and by the accumulation; together this is the mean over all targets.
+        scale = self._plan.world_size * self._plan.accumulation / max(1, targets_in_batch)
+        self._engine.backward(loss * scale)
+        return float(loss.detach())
+
+    def advance(self) -> None:
+        """After every micro batch but the last: count it."""
+        self._engine.step()
+
+    def step(self, learning_rate: float) -> float:
+        """After the last micro batch: clip, update; the norm of the gradient before clipping."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        norm = self._plain_norm() if self._stage == 0 else None
+        self._engine.step()
+        return float(norm if norm is not None else self._engine.get_global_grad_norm())
+
+    def _plain_norm(self) -> Tensor | None:
+        """Without ZeRO and in fp32 DeepSpeed keeps no norm."""
+        gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients) if gradients else None
+
+    @torch.no_grad()
+    def score(self, tokens: Array, documents: Array) -> float:
+        """Sum of losses in nats, without training. Every rank must call it equally often."""
+        self._engine.eval()
+        return float(self._engine(self._tensor(tokens), self._tensor(documents)))
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._gang.device)
+
+    def save(self, writer: ShardWriter) -> None:
+        """Write this rank's state. An error of the disk is kept by `writer`: other ranks wait in collectives."""
+        self._files.writer = writer
+        self._engine.save_checkpoint(str(writer.folder), tag=_TAG, save_latest=False)
+        for name, state in _random_state().items():
+            writer.write(f"{name}-{self._gang.rank}.bin", bytes(state.numpy()))
+
+    def load(self, folder: Path) -> None:
+        """Take over the state that `save` wrote. Every file in `folder` must have been verified."""
+        self._engine.load_checkpoint(str(folder), tag=_TAG)
+        states = {path.name: path.read_bytes() for path in folder.glob(f"*-{self._gang.rank}.bin")}
+        _set_random_state(states, self._gang.rank)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Name and value (CPU) of every tensor of the model, on the first rank; empty on the others."""
+        parameters = dict(self.model.named_parameters())
+        tensors = {}
+        for name, parameter in parameters.items():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self._stage == 3):
+                if self._gang.is_first:
+                    tensors[name] = parameter.detach().cpu().clone()
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        buffers = {name: value for name, value in self.model.state_dict().items() if name not in {*parameters, *tied}}
+        return {**tensors, **{name: value.cpu() for name, value in buffers.items()}} if self._gang.is_first else {}
+
+
+def _random_state() -> dict[str, Tensor]:
+    states = {"rng": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["rng-cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_random_state(states: dict[str, bytes], rank: int) -> None:
+    cpu = states[f"rng-{rank}.bin"]
+    torch.set_rng_state(torch.frombuffer(bytearray(cpu), dtype=torch.uint8))
+    cuda = states.get(f"rng-cuda-{rank}.bin")
+    if cuda and torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.frombuffer(bytearray(cuda), dtype=torch.uint8))
+
+
+class _Files(CheckpointEngine):  # type: ignore[misc]  # deepspeed is untyped
+    """DeepSpeed's file access during save and load, led through our writer: hashed, fsynced, never raising midway."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "bessemer"
+        self.writer: ShardWriter | None = None
+
+    def create(self, info: Any) -> None:  # noqa: ANN401 - DeepSpeed's signature
+        """Nothing to prepare: the folder is the writer's."""
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Nothing to prepare: the folder is the writer's."""
+
+    def save(self, state_dict: Any, path: str) -> None:  # noqa: ANN401 - DeepSpeed's signature
+        if self.writer is not None:
+            relative = os.path.relpath(path, self.writer.folder)
+            self.writer.write_with(relative, lambda file: torch.save(state_dict, cast(BinaryIO, file)))
+
+    def load(self, path: str, map_location: Any = None) -> Any:  # noqa: ANN401 - DeepSpeed's signature
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+    def commit(self, info: Any) -> bool:  # noqa: ANN401 - DeepSpeed's signature
+        return True

@@ -1,0 +1,86 @@
+"""What each step of training gave, and `metrics.jsonl` in the run folder. Keeps numbers; decides nothing."""
+
+import json
+import time
+from dataclasses import dataclass
+
+from bessemer_trainer.store import Store
+
+_SECONDS_BETWEEN_WRITES = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One optimizer step, counted from 1. `loss`: mean over all targets of the global batch, nats a token."""
+
+    step: int
+    tokens: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    seconds: float
+    tokens_per_second: float
+
+    def line(self) -> str:
+        """The line of metrics.jsonl."""
+        document = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "loss": self.loss,
+            "learningRate": self.learning_rate,
+            "gradNorm": self.grad_norm,
+            "tokensPerSecond": round(self.tokens_per_second, 1),
+        }
+        return json.dumps(document) + "\n"
+
+    def metrics(self) -> dict[str, float]:
+        """For Prometheus and for people."""
+        return {
+            "loss": self.loss,
+            "tokens_total": float(self.tokens),
+            "tokens_per_second": self.tokens_per_second,
+            "step_seconds": self.seconds,
+            "learning_rate": self.learning_rate,
+            "grad_norm": self.grad_norm,
+        }
+
+
+class LossLog:
+    """`metrics.jsonl` of a run folder, over all its attempts. The first rank writes it."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._lines: list[str] = []
+        self._written = time.monotonic()
+        self._last: StepRecord | None = None
+
+    def resume_at(self, step: int) -> None:
+        """Take over the lines of earlier attempts up to `step`; steps after it are done again."""
+        lines = (self._store.read(self._key) or b"").decode(errors="replace").splitlines(keepends=True)
+        self._lines = [line for line in lines if _step_of(line) <= step]
+
+    def append(self, record: StepRecord) -> None:
+        self._last = record
+        self._lines.append(record.line())
+        if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
+            self.flush()
+
+    def flush(self) -> None:
+        """An object store can not append: the file is written anew."""
+        self._store.write(self._key, "".join(self._lines).encode())
+        self._written = time.monotonic()
+
+    def final(self) -> dict[str, float]:
+        """Metrics for the report."""
+        if self._last is None:
+            return {}
+        return {"loss": self._last.loss, "tokensPerSecond": self._last.tokens_per_second}
+
+
+def _step_of(line: str) -> float:
+    """Its step; infinity for a line that is none."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -265,9 +265,7 @@ def test_contamination_is_found_in_the_index_of_the_training_data(world: World, 
     items = [item | {"prompt": f"No {k} {words} {k}"} for k, item in enumerate(multiple_choice_items())]
     bank = publish_bank(world.store(), tmp_path / "bank", items, text_items())
     leaked = f"And so it went. {ngrams.item_text(items[4])} And so on, and so forth, until the end of the story."
-    harmless = (
-        "No 4 lo mi ka va to se. The colour of the moon was never discussed by anybody at all, as far as we know."
-    )
+    harmless = "No 4 lo mi ka va to se. The colour of the moon was never discussed by anybody at all, as we know."
     evidence = {
         name: publish_data(world, tmp_path / name, text) for name, text in (("leaked", leaked), ("harmless", harmless))
     }

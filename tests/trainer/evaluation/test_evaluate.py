@@ -45,7 +45,7 @@ def uneven_items() -> list[Item]:
         *multiple_choice_items()[:5],
         {"id": "long", "prompt": "The colour of kalomi is amber. " * 4 + "It is", "choices": [" ü", " é"], "answer": 0},
         {"id": "spans", "prompt": "The colou", "choices": ["r of", "rs", "x"], "answer": 0},
-        {"id": "short", "prompt": "T", "choices": ["he colour of kaloru is green.", "o"], "answer": 1},
+        {"id": "short", "prompt": "T.", "choices": ["The colour of kaloru is green.", "o"], "answer": 1},
         {"id": "chinese", "prompt": "颜色", "choices": ["红", "蓝色"], "answer": 1},
     ]  # fmt: skip
     return [Item(d["id"], d | {"fact": d["id"]}, "test") for d in documents]
@@ -78,7 +78,7 @@ def test_bits_per_byte_equals_a_plain_forward_pass_in_windows(
     model_and_encoder: tuple[torch.nn.Module, TextEncoder], length: int
 ) -> None:
     model, encoder = model_and_encoder
-    text = " ".join(["The colour of kaloru is green, I say."] * length) if length > 1 else "é"
+    text = " ".join(["The colour of kaloru is green, I say."] * length) if length > 1 else "éa"
     longest = 64
     tokens = encoder.encode(text)
     nats = sum(-plain_log_likelihood(model, tokens[i : i + longest + 1], 1) for i in range(0, len(tokens) - 1, longest))
@@ -86,6 +86,18 @@ def test_bits_per_byte_equals_a_plain_forward_pass_in_windows(
     (sample, _) = bits_per_byte.measure(model, encoder, [Item("t", {"text": text}, "test"), other], TEXT_AXIS, print)
     assert sample.score == pytest.approx(nats / math.log(2) / len(text.encode()), abs=1e-5)
     assert sample.detail["bytes"] == len(text.encode())
+
+
+def test_a_text_of_one_token_is_refused_since_nothing_can_be_predicted(
+    model_and_encoder: tuple[torch.nn.Module, TextEncoder],
+) -> None:
+    model, encoder = model_and_encoder
+    with pytest.raises(PermanentError, match="single token"):
+        bits_per_byte.measure(model, encoder, [Item("t", {"text": "o"}, "test")], TEXT_AXIS, print)
+
+
+def test_text_that_spells_a_special_token_stays_text(model_and_encoder: tuple[torch.nn.Module, TextEncoder]) -> None:
+    assert 0 not in model_and_encoder[1].encode("a <|endoftext|>")
 
 
 def test_a_trained_model_knows_its_facts_and_an_untrained_one_guesses(world: World) -> None:
@@ -175,6 +187,7 @@ def test_unusable_inputs_are_refused_with_their_reason(
         pytest.param({"answer": True}, "0 to 3", id="an answer that is a truth value"),
         pytest.param({"prompt": ""}, "not empty", id="an empty prompt"),
         pytest.param({"prompt": "colour " * 100}, "the model takes 64", id="a prompt longer than the model"),
+        pytest.param({"prompt": "T", "choices": ["he c", " o"], "answer": 0}, "longer prompt", id="no prompt before"),
         pytest.param({"id": 5}, "`id`", id="an id that is a number"),
         pytest.param({"prompt": "\ud800"}, "JSON", id="half a surrogate pair"),
     ],
@@ -221,10 +234,10 @@ def checkpoint_with(world: World, folder: Path, change: str) -> str:
     ("change", "reason"),
     [
         pytest.param("nan", "NonFiniteScore", id="a NaN in the weights"),
-        pytest.param("missing", "CheckpointIncomplete", id="a weight that is missing"),
-        pytest.param("pickle", "CheckpointUnreadable", id="a pickle instead of safetensors"),
-        pytest.param("no tokenizer", "CheckpointUnreadable", id="no tokenizer"),
-        pytest.param("code", "CheckpointUnreadable", id="code in the checkpoint"),
+        pytest.param("missing", "CheckpointInvalid", id="a weight that is missing"),
+        pytest.param("pickle", "CheckpointInvalid", id="a pickle instead of safetensors"),
+        pytest.param("no tokenizer", "TokenizerInvalid", id="no tokenizer"),
+        pytest.param("code", "CheckpointInvalid", id="code in the checkpoint"),
     ],
 )
 def test_a_broken_checkpoint_is_an_error_and_no_score(world: World, tmp_path: Path, change: str, reason: str) -> None:

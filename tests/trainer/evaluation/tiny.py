@@ -88,7 +88,7 @@ def train_model(tokenizer: Tokenizer, steps: int) -> LlamaForCausalLM:
         bos_token_id=None, eos_token_id=0, pad_token_id=None,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    encoded = [[0, *tokenizer.encode(line).ids, 0] for line in sentences()]
+    encoded = [[*tokenizer.encode(line).ids, 0] for line in sentences()]
     width = max(map(len, encoded))
     rows = torch.tensor([e + [0] * (width - len(e)) for e in encoded])
     labels = torch.tensor([e + [-100] * (width - len(e)) for e in encoded])

@@ -1,9 +1,10 @@
 """bitsPerByte: how many bits does the model need for a byte of a text? Smaller is better.
 
-The sum of -log p over all tokens of the text, in nats, divided by ln 2 and by its bytes in UTF-8: a figure that does
-not depend on the tokenizer. The text is preceded by the start token, as a document is in training, and the start
-token itself is not predicted. A text longer than the model is read in windows that do not overlap; the first token of
-a window is predicted from the last token of the window before (as lm-evaluation-harness does).
+The sum of -log p over the tokens of the text, in nats, divided by ln 2 and by its bytes in UTF-8: a figure that hardly
+depends on the tokenizer. The text stands as a document does in training: after the tokenizer's start token if it has
+one; without one its first token has nothing to be predicted from and counts no nats (as in training and in the loss on
+a holdout). A text longer than the model is read in windows that do not overlap; the first token of a window is
+predicted from the last token of the window before (as lm-evaluation-harness does).
 """
 
 import math
@@ -32,7 +33,8 @@ def measure(
 ) -> list[Sample]:
     """Samples in the order of the items; `score` in bits per byte."""
     texts = [required_text(item, "text") for item in items]
-    rows = [(i, w) for i, text in enumerate(texts) for w in windows(tokenizer.encode(text), longest_input(model))]
+    tokens = [_encode(item, tokenizer, text) for item, text in zip(items, texts, strict=True)]
+    rows = [(i, window) for i, row in enumerate(tokens) for window in windows(row, longest_input(model))]
     found: dict[int, float] = {}
     for batch in batches([(1, len(window) - 1) for _, window in rows], vocabulary_size(model)):
         for k, value in zip(batch, nats(model, [rows[k][1] for k in batch]), strict=True):
@@ -42,6 +44,13 @@ def measure(
     for k, (i, _) in enumerate(rows):
         totals[i] += found[k]
     return [_sample(*result, axis) for result in zip(items, texts, totals, strict=True)]
+
+
+def _encode(item: Item, tokenizer: TextEncoder, text: str) -> list[int]:
+    tokens = tokenizer.encode(text)
+    if len(tokens) < 2:
+        raise item.error("its text is a single token: nothing can be predicted", "expected a longer text")
+    return tokens
 
 
 def windows(tokens: Sequence[int], longest: int) -> list[Sequence[int]]:

@@ -3,7 +3,6 @@
 Nothing here decides anything about a candidate, and nothing reads the store: paths and parsed items come in.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.evals.items import Item
+from bessemer_trainer.token_cache import Vocabulary, load_vocabulary
 
 LOGIT_BYTES = 256 * 2**20
 """Largest tensor of logits in a batch: with a vocabulary of 128,000 the logits are the largest thing in memory."""
@@ -45,14 +44,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
-    """Text to token numbers. Every text is preceded by the token that precedes a document in training."""
+    """Text to token numbers, exactly as a mixture makes the beginning of a training document."""
 
-    tokenizer: Tokenizer
-    start: int
+    vocabulary: Vocabulary
 
     def encode(self, text: str) -> list[int]:
-        """The start token and the tokens of `text`; no other special token is added."""
-        return [self.start, *self.tokenizer.encode(text, add_special_tokens=False).ids]
+        """Tokens of `text` after whatever the tokenizer itself puts before a document (nothing, or a start token).
+
+        The end-of-text token that closes a document in training is left out. Text that spells a special token stays
+        text.
+        """
+        ids: list[int] = self.vocabulary.tokenizer.encode(text).ids
+        return ids[:-1] if ids and ids[-1] == self.vocabulary.end else ids
 
 
 Measure = Callable[[torch.nn.Module, TextEncoder, Sequence[Item], Axis, Callable[[int], None]], list[Sample]]
@@ -95,51 +98,19 @@ def token_log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torc
 
 
 def load_encoder(folder: Path) -> TextEncoder:
-    """The encoder of a checkpoint. The start token is the tokenizer's bos_token, else its eos_token."""
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        config = json.loads((folder / "tokenizer_config.json").read_bytes())
-    except Exception as error:  # tokenizers raises a bare Exception
-        raise PermanentError(
-            "CheckpointUnreadable", f"tokenizer of the checkpoint: {error}; expected tokenizer.json and its config"
-        ) from error
-    tokenizer.no_truncation()  # a saved tokenizer may carry either, and would cut items without a word
-    tokenizer.no_padding()
-    start = tokenizer.token_to_id(str(_special_token(config)))
-    if start is None:
-        raise PermanentError(
-            "CheckpointUnreadable", "the tokenizer names neither a bos_token nor an eos_token that it knows"
-        )
-    return TextEncoder(tokenizer, start)
-
-
-def _special_token(config: Mapping[str, Any]) -> str | None:
-    value = config.get("bos_token") or config.get("eos_token")
-    return value.get("content") if isinstance(value, dict) else value
+    """The encoder of a checkpoint. Raises PermanentError(TokenizerInvalid)."""
+    return TextEncoder(load_vocabulary(folder))
 
 
 def load_model(folder: Path, precision: str) -> torch.nn.Module:
     """A causal language model for measuring: safetensors only, no code from the checkpoint, every weight present."""
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - seconds of import that other verbs need not pay
     from transformers.utils import logging  # noqa: PLC0415
 
-    logging.disable_progress_bar()
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # the library raises many kinds; each means that the checkpoint is no model
-        raise PermanentError("CheckpointUnreadable", f"the checkpoint can not be loaded: {error}") from error
-    wrong = sorted({*map(str, info["missing_keys"]), *map(str, info["mismatched_keys"])})
-    if wrong:  # the library would fill them with random numbers
-        raise PermanentError(
-            "CheckpointIncomplete", f"{len(wrong)} weights are missing or have another shape, for example {wrong[0]}"
-        )
+    from bessemer_trainer import model as models  # noqa: PLC0415 - seconds of import, after the inputs were checked
+
+    logging.disable_progress_bar()  # it would stand between our own lines of progress
+    loaded: Any = models.load_model(folder)
+    loaded.set_attn_implementation("sdpa")  # the same kernels wherever it is measured; flash takes no fp32
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    placed: torch.nn.Module = model.eval().to(device)
+    placed: torch.nn.Module = loaded.eval().to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
     return placed

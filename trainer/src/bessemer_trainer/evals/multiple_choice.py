@@ -5,7 +5,7 @@ UTF-8 (so that neither long choices nor a tokenizer is favoured); the highest wi
 
 The border between prompt and choice: prompt and choice are tokenised together, as lm-evaluation-harness does, since
 "a" + " b" may have other tokens than "a b". Tokens of the choice begin where that sequence leaves the tokens of the
-prompt alone; a token that spans the border belongs to the choice.
+prompt alone; a token that spans the border belongs to the choice. Both begin as a document does in training.
 
 The prompt is computed once: its keys and values are reused for all of its choices, several items in one batch.
 The numbers equal those of a plain forward pass over prompt and choice (a test holds 1e-4).
@@ -76,6 +76,8 @@ def _encode(item: Item, tokenizer: TextEncoder, limit: int) -> Question:
         item, answer, alone[:shared], [w[shared:] for w in together], [s - shared for s in starts],
         [len(choice.encode()) for choice in choices],
     )  # fmt: skip
+    if shared == 0:
+        raise item.error("no token of the prompt stands before every choice", "write a longer prompt")
     if any(border >= len(tail) for border, tail in zip(question.borders, question.tails, strict=True)):
         raise item.error("a choice adds no token to the prompt", "write the choice with a character of its own")
     if question.longest > limit:

@@ -59,6 +59,9 @@ _ERRORS: Mapping[int, type[ClusterError]] = {
 
 Query = Mapping[str, str | int]
 
+_WRITE: Query = {"fieldManager": _MANAGER, "fieldValidation": "Strict"}
+"""Unknown fields are refused, where the server would drop them without a word."""
+
 
 class KubeCluster:
     """An API server. Use `connect`; `close` when done."""
@@ -113,10 +116,10 @@ class KubeCluster:
     async def create(self, obj: Obj) -> Obj:
         kind = kind_of(str(obj.get("kind", "")))
         namespace = obj["metadata"].get("namespace", "")
-        return await self._json("POST", _collection(kind, namespace), {"fieldManager": _MANAGER}, obj)
+        return await self._json("POST", _collection(kind, namespace), _WRITE, obj)
 
     async def update(self, obj: Obj) -> Obj:
-        return await self._json("PUT", _path(ref_of(obj)), {"fieldManager": _MANAGER}, obj)
+        return await self._json("PUT", _path(ref_of(obj)), _WRITE, obj)
 
     async def apply(self, obj: Obj, field_manager: str) -> Obj:
         kind = kind_of(str(obj.get("kind", "")))
@@ -300,10 +303,17 @@ class KubeCluster:
         raise _error(response.status, str(status.get("reason", "")), message)
 
 
+_INVALID_AS_500 = (
+    "request is too large",  # etcd's limit
+    "failed to create typed patch object",  # an apply that does not fit the schema
+    "resourceVersion should not be set",
+)
+
+
 def _error(code: int, reason: str, message: str) -> ClusterError:
     if reason == "AlreadyExists":
         return AlreadyExists(message)
-    if "request is too large" in message:  # etcd's limit comes as a 500
+    if any(text in message for text in _INVALID_AS_500):
         return Invalid(message)
     return _ERRORS.get(code, Unavailable if code >= 500 or code == 429 else ClusterError)(message)
 

@@ -1,7 +1,7 @@
 """A directory that behaves as an API server: versions, server-side apply, owners, watches, preconditions.
 
 For runs without a cluster. What it does is held to a real API server by one table of conformance tests.
-What it leaves out, on purpose: namespaces need not exist, there are no accounts, and no admission but `admit`.
+What it leaves out, on purpose: namespaces need not exist, there are no accounts, and no admission but admission.py.
 Any process may read and write; the one that runs the pipeline holds `claim()`. See journal.py for the files.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from . import managed, objects
+from .admission import admit
 from .clock import stamp, utc_now
 from .journal import ChangeType, Journal
 from .protocol import (
@@ -47,16 +48,9 @@ _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # as the API server: no vowels,
 class LocalCluster:
     """A `Cluster` in a directory. Writes are durable (fsync) before they return."""
 
-    def __init__(
-        self,
-        root: Path,
-        admit: Callable[[Obj], Obj] | None = None,
-        clock: Callable[[], datetime] = utc_now,
-    ) -> None:
-        """`admit` sees every object of a write and returns it with defaults, or raises Invalid."""
+    def __init__(self, root: Path, clock: Callable[[], datetime] = utc_now) -> None:
         self.root = root
         self._journal = Journal(root)
-        self._admit = admit or (lambda obj: obj)
         self._clock = clock
         self._waiting: set[asyncio.Event] = set()
         self._owner: IO[str] | None = None
@@ -131,7 +125,8 @@ class LocalCluster:
         with self._writing():
             old = self._live(ref)
             self._check_version(ref, old, resource_version)
-            self._check_uid(ref, old, obj["metadata"].get("uid"))
+            if not kind.is_custom and obj["metadata"].get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
+                raise Invalid(f"{ref} is invalid: metadata.uid: field is immutable")
             status = {"status": _copy(obj.get("status") or {})}
             return self._write(ref, old, managed.applied(old, status, (field_manager, "status"), self._now()))
 
@@ -261,7 +256,7 @@ class LocalCluster:
         kind = kind_of(ref.kind)
         born = {"uid": str(uuid.uuid4()), "creationTimestamp": self._now()}
         meta = {**config["metadata"], **born, **({"generation": 1} if kind.has_generation else {})}
-        obj = self._admit({**config, "metadata": meta})
+        obj = admit(None, {**config, "metadata": meta})
         if kind.name == "Pod":
             obj = {**obj, "status": {"phase": "Pending"}}
         obj = managed.record_creation(obj, config, (manager, operation), self._now())
@@ -274,8 +269,9 @@ class LocalCluster:
     def _write(self, ref: Ref, old: Obj, new: Obj) -> Obj:
         """Commit `new` where it differs from `old`; a write that changes nothing has no version."""
         kind = kind_of(ref.kind)
+        new = admit(old, new)
         if managed.desired(new) != managed.desired(old):
-            new = {**self._admit(new), "metadata": _next_generation(new["metadata"], kind)}
+            new = {**new, "metadata": _next_generation(new["metadata"], kind)}
         objects.check(new, kind)
         if new == old:
             return _copy(old)
@@ -323,9 +319,9 @@ class LocalCluster:
 
     def _release_dependents(self, uid: str) -> None:
         for obj in [obj for obj in self._journal.objects.values() if uid in objects.owner_uids(obj)]:
-            meta = dict(obj["metadata"])
-            meta["ownerReferences"] = [owner for owner in meta["ownerReferences"] if owner["uid"] != uid]
-            self._commit("MODIFIED", {**obj, "metadata": meta})
+            kept = [owner for owner in obj["metadata"]["ownerReferences"] if owner["uid"] != uid]
+            meta = {key: value for key, value in obj["metadata"].items() if key != "ownerReferences"}
+            self._commit("MODIFIED", {**obj, "metadata": {**meta, **({"ownerReferences": kept} if kept else {})}})
 
     def _prune_events(self) -> None:
         events = [obj for ref, obj in self._journal.objects.items() if ref.kind == "Event"]

@@ -34,6 +34,11 @@ class Kind:
     has_generation: bool = True
 
     @property
+    def is_custom(self) -> bool:
+        """Defined by a CRD."""
+        return self.group in ("bessemer.dev", "kubeflow.org")
+
+    @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
@@ -138,7 +143,8 @@ class Cluster(Protocol):
     async def apply_status(self, obj: Obj, field_manager: str, resource_version: str | None = None) -> Obj:
         """Server-side apply of `obj.status`, and nothing else.
 
-        Raises Conflict if the version has moved on; Conflict or Invalid if `obj` carries another uid.
+        Raises Conflict if the version has moved on. Of a built-in kind, Invalid if `obj` carries another uid (a
+        custom resource's status ignores metadata: there the version is what tells).
         """
 
     async def patch_annotations(self, ref: Ref, annotations: Mapping[str, str | None]) -> Obj:

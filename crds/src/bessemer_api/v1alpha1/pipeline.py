@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Conditions, Metadata, Model
-from bessemer_api.fields import AxisName, Digest, Name, StoreUrl, Text, Uri
+from bessemer_api.fields import AxisName, Digest, Name, StoreUrl, Text, Token, Uri
 from bessemer_api.v1alpha1.data import DataSet, Mixture
 from bessemer_api.v1alpha1.evaluation import Phase, PipelineEvaluation
 from bessemer_api.v1alpha1.gate import Gate
@@ -196,6 +196,7 @@ class PipelineStatus(Model):
     stages: list[StageSummary] = Field(default_factory=list, max_length=256, description="Stages in order.")
     gates: list[GateSummary] = Field(default_factory=list, max_length=16, description="Verdicts.")
     channels: list[ChannelSummary] = Field(default_factory=list, max_length=8, description="Channels.")
+    observed_refresh: Token = Field("", description="Value of the refresh annotation that was acted on.")
     current_stage: Annotated[str, Field(max_length=63)] = Field("", description="For kubectl get: what runs now.")
     progress: Annotated[str, Field(max_length=20)] = Field("", description="For kubectl get: stages done of all.")
     gate: Annotated[str, Field(max_length=20)] = Field("", description="For kubectl get: the release gate's verdict.")

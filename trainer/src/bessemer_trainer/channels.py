@@ -49,7 +49,7 @@ def register_try(store: Store, channel: str, bank: str, identity: Mapping[str, A
     its place. Tries count since the last promotion; a rollback does not start them afresh. Both numbers count only
     what was registered up to this try, so that asking again gives the same answer.
     """
-    folder = f"channels/{channel}/tries/{bank.removeprefix('sha256:')[:12]}"
+    folder = _tries_folder(channel, bank)
     since = last_promotion(store, channel, identity["record"])
     earlier: list[dict[str, Any]] = []
     for _ in range(_RACES):
@@ -62,6 +62,16 @@ def register_try(store: Store, channel: str, bank: str, identity: Mapping[str, A
             earlier.append(dict(identity))
             return _count(earlier, since), len(earlier)
     raise TransientError("TriesContended", f"{store.url(folder)}: {_RACES} other tries were registered meanwhile")
+
+
+def read_tries(store: Store, channel: str, bank: str) -> list[dict[str, Any]]:
+    """All registered tries of a bank for a channel, oldest first."""
+    folder = _tries_folder(channel, bank)
+    return [_read(store, f"{folder}/{number:08d}.json") for number in sorted(_numbered(store, folder))]
+
+
+def _tries_folder(channel: str, bank: str) -> str:
+    return f"channels/{channel}/tries/{bank.removeprefix('sha256:')[:12]}"
 
 
 def _identity(document: Mapping[str, Any]) -> tuple[Any, ...]:

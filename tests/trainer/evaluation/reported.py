@@ -1,0 +1,220 @@
+"""A finished pipeline as the operator hands it to the report, over really measured checkpoints.
+
+The training runs and data sets around them are written down, not run: only their manifests and loss logs are read.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bessemer_api.digest import input_digest, sha256_digest
+from bessemer_api.job import Arm, CompareTask
+from bessemer_api.v1alpha1.stage import StageInputs
+from bessemer_trainer.stages import compare
+
+from tests.trainer.evaluation.tiny import AXES, ITEMS, World
+
+CHANNEL = "prod"
+GATE = {
+    "name": "release",
+    "baseline": {"channel": CHANNEL, "orElse": {"stage": "general"}},
+    "looks": [60, ITEMS],
+    "compose": {"atLeast": 1},
+    "axes": [
+        {"name": "knowledge", "winBy": 0.0, "notWorseThan": 0.05},
+        {"name": "generalLoss", "notWorseThan": 0.05},
+    ],
+    "vetoes": ["contamination", "nonFiniteWeights", "tokenizerEquality"],
+}
+TRAIN = {"learningRate": 0.003, "maxSteps": 500, "globalBatchTokens": 2048, "precision": "fp32"}
+SHAPE = {"hiddenSize": 64, "intermediateSize": 128, "layers": 2, "heads": 4, "maxPositions": 64}
+
+
+def publish(world: World, name: str, kind: str, meta: dict[str, Any]) -> str:
+    folder = world.root / "made" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "data":
+        np.zeros(0, "<u8").tofile(folder / "ngrams.u64")
+    return world.store().publish(folder, kind, meta | {"made": name})
+
+
+def write_losses(world: World, digest: str, steps: int, start: float, end: float) -> None:
+    generator = np.random.Generator(np.random.PCG64(steps))
+    lines = [
+        {"step": k + 1, "tokens": 2048 * (k + 1), "loss": end + (start - end) * math.exp(-k / (steps / 6))
+         + 0.06 * float(generator.standard_normal())}
+        for k in range(steps)
+    ]  # fmt: skip
+    data = "".join(json.dumps(line) + "\n" for line in lines) + "not a line\n"
+    world.store().write(f"runs/{digest.removeprefix('sha256:')}/metrics.jsonl", data.encode())
+
+
+def stage(name: str, inputs: dict[str, Any], output: str, metrics: dict[str, float]) -> dict[str, Any]:
+    digest = input_digest(StageInputs.model_validate(inputs))
+    return {
+        "metadata": {"name": f"demo-{name}-{digest[7:17]}"},
+        "spec": {"store": "file:///store", "inputs": inputs, "inputDigest": digest},
+        "status": {"phase": "Succeeded", "outputDigest": output, "metrics": metrics,
+                   "attempts": [{"name": "a", "number": 1, "outcome": "Succeeded"}]},
+    }  # fmt: skip
+
+
+def stages(world: World) -> dict[str, dict[str, Any]]:
+    """Bank, two data sets, tokenizer, mixtures, pretraining and continued pretraining, as a pipeline makes them."""
+    nothing = sha256_digest(b"")
+    papers = publish(world, "papers", "data", {
+        "documents": 11804, "holdout": 231, "rejected": 342, "bytes": 9_412_345, "ngrams": 0, "ngramWords": 13,
+        "rules": {"exactDuplicate": 209, "decontaminated": 88, "gopherQuality.meanWordLength": 31, "minCharacters": 14},
+        "reported": {"c4.curlyBracket": 12},
+    })  # fmt: skip
+    replay = publish(world, "replay", "data", {
+        "documents": 300, "holdout": 0, "rejected": 0, "bytes": 40_112, "rules": {}, "reported": {},
+    })  # fmt: skip
+    tokenizer = publish(world, "tokenizer", "tokenizer", {"vocabularySize": 400})
+
+    def mixture(name: str, parts: list[tuple[str, str, float]]) -> str:
+        described = [
+            {"name": n, "digest": d, "weight": s, "rows": 900, "tokens": int(1_024_000 * s), "repeats": 1.5, "share": s}
+            for n, d, s in parts
+        ]
+        meta = {"sequences": 8000, "sequenceLength": 128, "tokens": 1_024_000, "padding": 12, "parts": described}
+        return publish(world, name, "mixture", meta)
+
+    general_data = mixture("general-data", [("papers", papers, 1.0)])
+    facts_data = mixture("facts-data", [("papers", papers, 0.5), ("replay", replay, 0.5)])
+    source = {"uri": "data/papers.jsonl"}
+
+    def mixing(parts: list[str], tokenizer: str | None) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"parts": [{"name": "papers", "digest": part} for part in parts]}
+        return inputs | ({"tokenizer": tokenizer} if tokenizer else {})
+
+    made = {
+        "release-bank": stage("bank", {"method": "bank", "bank": {
+            "tasks": {"knowledge": {"uri": "bank/knowledge.jsonl"}}, "content": nothing, "dev": 0, "gate": ITEMS,
+        }}, world.bank, {}),
+        "papers": stage("papers", {"method": "prepare", "prepare": {
+            "sources": [source], "content": nothing, "rules": {}, "banks": [world.bank], "holdout": 0.02,
+        }}, papers, {}),
+        "replay": stage("replay", {"method": "prepare", "prepare": {
+            "sources": [{"uri": "data/replay.jsonl"}], "content": nothing, "rules": {}, "banks": [world.bank],
+        }}, replay, {}),
+        "tokenizer": stage("tokenizer", {"method": "tokenizer", "tokenizer": {"vocabularySize": 400},
+                                         "mixture": mixing([papers], None)}, tokenizer, {}),
+        "general-data": stage("gd", {"method": "mixture", "mixture": mixing([papers], tokenizer)}, general_data, {}),
+        "general": stage("general", {"method": "pretrain", "model": SHAPE, "train": TRAIN, "startFrom": tokenizer,
+                                     "data": general_data, "seed": 17}, world.weak, {"holdoutLoss": 4.61, "loss": 4.5}),
+        "facts-data": stage("fd", {"method": "mixture", "mixture": mixing([papers, replay], world.weak)},
+                            facts_data, {}),
+        "facts": stage("facts", {"method": "cpt", "train": TRAIN | {"learningRate": 0.001}, "startFrom": world.weak,
+                                 "data": facts_data, "seed": 17}, world.good, {"holdoutLoss": 4.58, "loss": 1.2}),
+    }  # fmt: skip
+    write_losses(world, made["general"]["spec"]["inputDigest"], 600, 6.0, 4.5)
+    write_losses(world, made["facts"]["spec"]["inputDigest"], 500, 4.4, 1.2)
+    return made
+
+
+def compare_looks(world: World, candidate: str, baseline: str, data: list[str]) -> list[dict[str, Any]]:
+    """Both looks of the gate, really compared; RunReports as the operator hands them on."""
+    ranges = [(0, 60), (60, ITEMS)]
+    found = []
+    for look in (1, 2):
+
+        def arm(checkpoint: str, count: int = look) -> Arm:
+            results = [world.evaluate(checkpoint, *span) for span in ranges[:count]]
+            return Arm(checkpoint=checkpoint, results=results)
+
+        fields = {
+            "gate": GATE["name"], "axes": GATE["axes"], "measures": AXES, "looks": GATE["looks"], "look": look,
+            "candidate": arm(candidate), "baseline": arm(baseline), "bank": world.bank, "channel": CHANNEL,
+            "vetoes": GATE["vetoes"], "training_data": data,
+        }  # fmt: skip
+        task = CompareTask.model_validate(fields)
+        outcome = compare.run(world.context(verb="compare", compare=task.wire()))
+        assert outcome.compare is not None
+        found.append({"outputDigest": outcome.output_digest, "compare": outcome.compare.wire()})
+    return found
+
+
+def pipeline(
+    world: World, made: dict[str, dict[str, Any]], candidate: str, gate: dict[str, Any], promoted: bool
+) -> dict[str, Any]:
+    rows = [
+        {"name": name, "method": item["spec"]["inputs"]["method"], "object": item["metadata"]["name"],
+         "phase": "Succeeded", "attempt": 1, "outputDigest": item["status"]["outputDigest"]}
+        for name, item in made.items()
+    ]  # fmt: skip
+    mixture = {"mixture": [{"ref": "papers"}], "sequenceLength": 128}
+    spec = {
+        "store": world.store_url,
+        "seed": 17,
+        "data": {"papers": {"sources": [{"uri": "data/papers.jsonl"}]}},
+        "stages": [
+            {"name": "tokenizer", "method": "tokenizer", "data": mixture, "tokenizer": {"vocabularySize": 400}},
+            {"name": "general", "method": "pretrain", "data": mixture, "model": SHAPE, "train": TRAIN},
+            {"name": "facts", "method": "cpt", "data": mixture, "train": TRAIN, "from": "general"},
+        ],
+        "evaluation": {"axes": AXES},
+        "gates": [GATE],
+        "promotion": {"candidates": ["facts"], "gate": "release", "channels": [{"name": CHANNEL}]},
+    }
+    message = "facts is record 1 of channel prod" if promoted else "gate release refused the candidate"
+    conditions = [
+        {"type": "GatePassed", "status": str(promoted), "reason": gate["reason"], "message": gate["message"]},
+        {"type": "Promoted", "status": str(promoted), "reason": "Promoted" if promoted else "GateFailed",
+         "message": message},
+    ]  # fmt: skip
+    channels = [{"name": CHANNEL, "digest": candidate, "record": 1, "at": "2026-01-31T12:00:00Z"}] if promoted else []
+    status = {"stages": rows, "gates": [gate], "channels": channels, "conditions": conditions}
+    return {"metadata": {"name": "demo", "namespace": "ml-team"}, "spec": spec, "status": status}
+
+
+def report_task(world: World, *, swap: bool = False) -> dict[str, Any]:
+    """The whole ReportTask; `swap`: the worse model is the candidate, and the gate fails."""
+    made = stages(world)
+    if swap:
+        made["facts"]["status"]["outputDigest"], made["general"]["status"]["outputDigest"] = world.weak, world.good
+    candidate, baseline = (world.weak, world.good) if swap else (world.good, world.weak)
+    data = [made["papers"]["status"]["outputDigest"], made["replay"]["status"]["outputDigest"]]
+    looks = compare_looks(world, candidate, baseline, data)
+    evaluations = [
+        {"metadata": {"name": "e"}, "spec": {"inputs": world.inputs(c, *span).wire()},
+         "status": {"phase": "Succeeded", "outputDigest": world.evaluate(c, *span),
+                    "metrics": world.store().manifest(world.evaluate(c, *span)).meta["means"]}}
+        for c in (candidate, baseline) for span in ((0, 60), (60, ITEMS))
+    ]  # fmt: skip
+    gate = judged(looks, candidate, baseline)
+    document = pipeline(world, made, candidate, gate, promoted=gate["verdict"] == "Passed")
+    return {
+        "pipeline": document,
+        "stages": list(made.values()),
+        "evaluations": evaluations,
+        "comparisons": looks,
+    }
+
+
+def judged(looks: list[dict[str, Any]], candidate: str, baseline: str) -> dict[str, Any]:
+    """The summary of the gate, by the operator's own gate."""
+    from bessemer_api.job import CompareReport
+    from bessemer_api.v1alpha1.gate import Gate
+    from bessemer_operator.core.gate import Asked, judge
+
+    report = CompareReport.model_validate(looks[-1]["compare"])
+    decision = judge(Gate.model_validate(GATE), report, Asked("", report.look))
+    return {
+        "name": GATE["name"], "verdict": decision.verdict, "reason": decision.reason, "message": decision.message,
+        "candidate": candidate, "baseline": baseline, "look": report.look, "tries": report.tries,
+        "evidenceDigest": looks[-1]["outputDigest"], "axes": [axis.wire() for axis in decision.axes],
+    }  # fmt: skip
+
+
+def write_page(world: World, path: Path, *, swap: bool = False) -> str:
+    from bessemer_trainer.stages import report
+
+    outcome = report.run(world.context(verb="report", report=report_task(world, swap=swap)))
+    key = outcome.url.removeprefix(world.store_url + "/")
+    page = world.store().read(key)
+    assert page is not None
+    path.write_bytes(page)
+    return outcome.url

@@ -7,13 +7,13 @@ import numpy as np
 from bessemer_trainer.ngrams import U64
 
 _BUCKETS = 64
-_BUFFERED = 1 << 22
+_BUFFERED = 1 << 20
 
 
 class IndexWriter:
     """Spreads hashes over files by their top bits, then sorts file by file.
 
-    Memory: about 100 MiB, or 1/64 of all hashes where that is more.
+    Memory: about 30 MiB, or 1/64 of all hashes where that is more.
     """
 
     def __init__(self, scratch: Path) -> None:

@@ -23,9 +23,7 @@ def head_s3(place: Bucket) -> tuple[int, str] | None:
     with _errors(place):
         try:
             meta = obstore.head(_client(place), place.key)
-        except NotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                raise
+        except (FileNotFoundError, NotFoundError):
             return None
         return int(meta["size"]), str(meta["e_tag"])
 
@@ -84,10 +82,12 @@ def _errors(place: Bucket) -> Iterator[None]:
     except (PermissionDeniedError, UnauthenticatedError) as error:
         hint = "check the AWS_* credentials of the profile's Secret"
         raise PermanentError("SourceRefused", f"{place}: access denied; {hint}") from error
-    except NotFoundError as error:
+    except (FileNotFoundError, NotFoundError) as error:  # obstore raises the first, its documentation says the second
         raise PermanentError("SourceMissing", f"{place}: there is no such bucket or object") from error
     except PreconditionError as error:
         raise PermanentError("SourceChanged", f"{place}: the object changed while it was read") from error
     except BaseError as error:
+        if "<Code>NoSuchBucket</Code>" in str(error):  # a listing gives no NotFoundError
+            raise PermanentError("SourceMissing", f"{place}: there is no such bucket or object") from error
         first = str(error).strip().splitlines()[0]
         raise TransientError("SourceFailed", f"{place}: {first[:300]}") from error

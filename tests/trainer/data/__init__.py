@@ -1,0 +1,1 @@
+"""Data stages: what goes in, what is kept, what training reads."""

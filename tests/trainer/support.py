@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from bessemer_api.job import METRICS_PORT_ENV, REPORT_ENV, SPEC_ENV, RunReport
+from bessemer_trainer.launch import rank_environments, wait_for
 from bessemer_trainer.packing import SequenceWriter
 from bessemer_trainer.store import Store, open_store
 from bessemer_trainer.token_cache import load_vocabulary, tokenise
+from tests.trainer.zygote import Rank, Zygote
 
-WORDS = "the alloy of iron and nickel is hard because carbon atoms pin its dislocations when it cools".split()
+WORDS = ["the", "alloy", "of", "iron", "and", "nickel", "is", "hard", "because", "carbon", "atoms", "pin", "its", "dislocations", "when", "it", "cools"]
 SHAPE = {"hiddenSize": 32, "intermediateSize": 64, "layers": 2, "heads": 2, "maxPositions": 64}
 
 
@@ -154,25 +156,31 @@ class Pod:
             **self.environment,
         }
 
-    def start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(self.command(), env=self.variables(), stderr=subprocess.PIPE, text=True)
+    def start(self, zygote: Zygote) -> list[Rank]:
+        """Fork the ranks that the launcher would start."""
+        return [zygote.fork(environment, self.folder / "stderr") for environment in rank_environments(self.variables())]
 
-    def run(self) -> tuple[int, str]:
-        """Exit code and stderr."""
-        done = subprocess.run(
-            self.command(), env=self.variables(), stderr=subprocess.PIPE, text=True, timeout=300, check=False
-        )
-        return done.returncode, done.stderr
+    def finish(self, ranks: list[Rank]) -> tuple[int, str]:
+        """Exit code, as the launcher finds it, and stderr."""
+        return wait_for(ranks), (self.folder / "stderr").read_text(errors="replace")
+
+    def run(self, zygote: Zygote) -> tuple[int, str]:
+        """Exit code and stderr of all ranks."""
+        return self.finish(self.start(zygote))
+
+    def launch(self) -> subprocess.Popen[str]:
+        """The real command in a process of its own: seconds of imports a rank."""
+        return subprocess.Popen(self.command(), env=self.variables(), stderr=subprocess.PIPE, text=True)
 
     def report(self) -> RunReport:
         return RunReport.model_validate_json((self.folder / "report.json").read_bytes())
 
 
 def weights_of(store: Store, digest: str) -> dict[str, np.ndarray]:
-    """All tensors of a checkpoint artifact."""
-    from safetensors.numpy import load_file
+    """All tensors of a checkpoint artifact, in single precision."""
+    from safetensors.torch import load_file
 
-    return load_file(store.fetch(digest) / "model.safetensors")
+    return {name: value.float().numpy() for name, value in load_file(store.fetch(digest) / "model.safetensors").items()}
 
 
 def lines_of(store: Store, name: str) -> Iterator[dict[str, Any]]:

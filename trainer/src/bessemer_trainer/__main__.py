@@ -130,7 +130,7 @@ def _earlier_report(spec: RunSpec, store: Store) -> RunReport | None:
     report = _parse_result(store.read(_result_key(spec)))
     if report is None or not _has_artifact(store, report):
         return None
-    return report.model_copy(update={"run_uid": spec.run_uid})
+    return report.model_copy(update={"run_uid": spec.run_uid, "reused": True})
 
 
 def _parse_result(data: bytes | None) -> RunReport | None:
@@ -231,5 +231,14 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
+def _exit(code: int) -> NoReturn:
+    """A rank leaves at once: tearing down a gang that lost a rank can wait for it for ever."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "LOCAL_RANK" in os.environ:
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _exit(main())

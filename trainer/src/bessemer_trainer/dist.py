@@ -107,8 +107,8 @@ def start(world_size: int) -> Gang:
         torch.cuda.set_device(gang.local_rank)
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", str(gang.local_rank))
     if world_size == 1:  # DeepSpeed's optimizers speak to a process group, also alone
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")  # DeepSpeed reads them
         dist.init_process_group("nccl" if on_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         control = None
     else:
@@ -116,6 +116,14 @@ def start(world_size: int) -> Gang:
         control = dist.new_group(backend="gloo", timeout=_TIMEOUT)
     device = f"cuda:{gang.local_rank}" if on_gpu else "cpu"
     return Gang(gang.rank, world_size, gang.local_rank, gang.local_world_size, device, control)
+
+
+def zero_stage(train: Train, deepspeed: DeepSpeed) -> int:
+    """The ZeRO stage that is used. Stage 0 in bf16 runs as stage 1: without ZeRO DeepSpeed keeps no fp32 weights.
+
+    Small updates would then be lost to rounding, and the result would depend on a setting that must not matter.
+    """
+    return 1 if train.precision == "bf16" and deepspeed.zero_stage == 0 else deepspeed.zero_stage
 
 
 def deepspeed_config(plan: RunPlan, train: Train, deepspeed: DeepSpeed, *, on_gpu: bool) -> dict[str, Any]:
@@ -131,6 +139,8 @@ def deepspeed_config(plan: RunPlan, train: Train, deepspeed: DeepSpeed, *, on_gp
         "gradient_accumulation_steps": plan.accumulation,
         "gradient_clipping": train.gradient_clip,
         "bf16": {"enabled": train.precision == "bf16"},
+        # Gradients add up in fp32: in bf16 many micro batches would be lost to rounding.
+        "data_types": {"grad_accum_dtype": "fp32"},
         "optimizer": {
             "type": "AdamW",
             "params": {
@@ -143,7 +153,7 @@ def deepspeed_config(plan: RunPlan, train: Train, deepspeed: DeepSpeed, *, on_gp
             },
         },
         "zero_optimization": {
-            "stage": deepspeed.zero_stage,
+            "stage": zero_stage(train, deepspeed),
             "overlap_comm": on_gpu,
             "contiguous_gradients": True,
             "reduce_bucket_size": bucket,

@@ -11,16 +11,21 @@ import deepspeed
 import numpy as np
 import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor
 
 from bessemer_api.v1alpha1.train import DeepSpeed, Train
 from bessemer_trainer.checkpoint import ShardWriter
-from bessemer_trainer.dist import Gang, deepspeed_config
+from bessemer_trainer.dist import Gang, deepspeed_config, zero_stage
 from bessemer_trainer.model import Scorer, parameter_groups
 from bessemer_trainer.schedule import RunPlan
 from bessemer_trainer.shards import Array
 
 _TAG = "state"
+_STATE_CLASSES = (LossScaler, ZeroStageEnum, fragment_address)
+"""The only classes that DeepSpeed's state may name besides tensors and plain values; anything else is refused."""
 
 
 class Engine:
@@ -42,7 +47,7 @@ class Engine:
         scorer = Scorer(model)
         self._gang = gang
         self._plan = plan
-        self._stage = settings.zero_stage
+        self._stage = zero_stage(train, settings)
         self._files = _Files()
         self._engine: Any = deepspeed.initialize(
             model=scorer,
@@ -157,7 +162,8 @@ class _Files(CheckpointEngine):  # type: ignore[misc]  # deepspeed is untyped
             self.writer.write_with(relative, lambda file: torch.save(state_dict, cast(BinaryIO, file)))
 
     def load(self, path: str, map_location: Any = None) -> Any:  # noqa: ANN401 - DeepSpeed's signature
-        return torch.load(path, map_location=map_location, weights_only=True)
+        with torch.serialization.safe_globals(list(_STATE_CLASSES)):
+            return torch.load(path, map_location=map_location, weights_only=True)
 
     def commit(self, info: Any) -> bool:  # noqa: ANN401 - DeepSpeed's signature
         return True

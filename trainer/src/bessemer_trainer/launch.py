@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
+from typing import Protocol
 
 from bessemer_api.job import EXIT_PREEMPTED
 
@@ -21,6 +22,14 @@ _GRACE_SECONDS = 20.0
 """For the others, after a rank failed: time to write what they know. A gang without one rank can not save."""
 
 _POLL_SECONDS = 0.05
+
+
+class Worker(Protocol):
+    """A process, as subprocess.Popen has it."""
+
+    def poll(self) -> int | None: ...
+    def send_signal(self, sig: int) -> None: ...
+    def wait(self) -> int: ...
 
 
 def rank_environments(environment: Mapping[str, str]) -> list[dict[str, str]]:
@@ -61,16 +70,20 @@ def main() -> int:
     signal.signal(signal.SIGINT, forward)
     for environment in environments:
         workers.append(subprocess.Popen([sys.executable, "-m", "bessemer_trainer"], env=environment))
-    return _wait(workers)
+    return wait_for(workers)
 
 
-def _signal_all(workers: list[subprocess.Popen[bytes]], number: int) -> None:
+def _signal_all(workers: Sequence[Worker], number: int) -> None:
     for worker in workers:
         if worker.poll() is None:
             worker.send_signal(number)
 
 
-def _wait(workers: list[subprocess.Popen[bytes]]) -> int:
+def wait_for(workers: Sequence[Worker]) -> int:
+    """Wait for a gang; its exit code. When a rank fails the others are ended: a gang without one rank can do nothing.
+
+    Ranks that were preempted have agreed on it: each is given the time it needs.
+    """
     code = 0
     while any(worker.poll() is None for worker in workers):
         code = next((_exit_code(worker) for worker in workers if worker.poll()), 0)
@@ -82,7 +95,7 @@ def _wait(workers: list[subprocess.Popen[bytes]]) -> int:
     return next((code for code in codes if code not in (0, EXIT_PREEMPTED)), max(codes))
 
 
-def _end(workers: list[subprocess.Popen[bytes]]) -> None:
+def _end(workers: Sequence[Worker]) -> None:
     _signal_all(workers, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS
     while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
@@ -92,7 +105,7 @@ def _end(workers: list[subprocess.Popen[bytes]]) -> None:
         worker.wait()
 
 
-def _exit_code(worker: subprocess.Popen[bytes]) -> int:
+def _exit_code(worker: Worker) -> int:
     """As a shell has it: 128 and the signal for a process that a signal ended."""
     code = worker.poll() or 0
     return 128 - code if code < 0 else code

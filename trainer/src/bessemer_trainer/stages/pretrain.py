@@ -22,7 +22,7 @@ from bessemer_trainer.artifacts import copy_tokenizer, write_checkpoint
 from bessemer_trainer.backends import disk_errors
 from bessemer_trainer.checkpoint import Checkpoints
 from bessemer_trainer.context import Context, Outcome
-from bessemer_trainer.dist import Gang, start
+from bessemer_trainer.dist import Gang, start, zero_stage
 from bessemer_trainer.engine import Engine
 from bessemer_trainer.errors import PermanentError, Preempted
 from bessemer_trainer.holdout import measure_holdout
@@ -169,7 +169,7 @@ def _state_meta(run: Run) -> dict[str, Any]:
     spec = run.context.spec
     return {
         "run": spec.input_digest,
-        "zeroStage": spec.deepspeed.zero_stage,
+        "zeroStage": zero_stage(run.inputs.train, spec.deepspeed),
         "startFrom": run.inputs.stage.start_from,
         "data": run.inputs.stage.data,
     }

@@ -1,0 +1,24 @@
+"""Fixtures of the trainer's tests. Nothing is mocked: ranks are real processes with a real process group."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.support import Inputs, MixtureOptions, make_inputs, texts
+from tests.trainer.zygote import Zygote
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """Forks ranks that have torch and deepspeed imported already."""
+    client = Zygote()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """A store with a tokenizer and a packed mixture with a holdout, one for each test module."""
+    folder: Path = tmp_path_factory.mktemp("inputs")
+    return make_inputs(folder, options=MixtureOptions(holdout=texts(5, seed=9)))

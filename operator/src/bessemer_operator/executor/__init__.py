@@ -5,7 +5,7 @@ operator's own queue. The test cluster uses `run_node` alone: its controllers an
 """
 
 from .expand import run_expander
-from .kubelet import Node, run_node
+from .kubelet import Node, host_node, run_node
 from .launch import METRICS_PORT_ANNOTATION, METRICS_PORT_VARIABLE
 
-__all__ = ["METRICS_PORT_ANNOTATION", "METRICS_PORT_VARIABLE", "Node", "run_expander", "run_node"]
+__all__ = ["METRICS_PORT_ANNOTATION", "METRICS_PORT_VARIABLE", "Node", "host_node", "run_expander", "run_node"]

@@ -41,6 +41,12 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+def host_node(name: str = "local") -> Node:
+    """This host as one node: all its processors and memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Node(name, {"cpu": str(os.cpu_count() or 1), "memory": f"{memory // 1024}Ki"})
+
+
 @dataclass
 class Kubelet:
     """The pods of some nodes, by uid."""

@@ -1,0 +1,75 @@
+"""`bessemer lint`: every problem of files, and the exit code. Reads files and nothing else."""
+
+import json
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel
+
+from bessemer_api.digest import input_digest
+from bessemer_api.v1alpha1 import AdaptationPipeline, Evaluation, MergeJob, TrainingStage
+from bessemer_operator.cli.problems import EXIT_INVALID, EXIT_OK, InvalidFileError, Problem, from_finding
+from bessemer_operator.cli.yamlfile import Document, read_documents
+from bessemer_operator.core.findings import Finding, error
+from bessemer_operator.core.lint import lint
+from bessemer_operator.core.profile import Profile
+
+Profiles = Mapping[str, Profile]
+
+
+def problems_of(file: str, profiles: Profiles | None = None) -> list[Problem]:
+    """Everything that is wrong or dubious in a file, in the order of its lines."""
+    try:
+        documents = read_documents(file)
+    except InvalidFileError as invalid:
+        return list(invalid.problems)
+    return sorted((p for item in documents for p in _problems(item, profiles)), key=lambda problem: problem.line)
+
+
+def check(document: Document, profiles: Profiles | None = None) -> list[Problem]:
+    """The warnings about one document. Raises InvalidFileError when it has errors."""
+    problems = _problems(document, profiles)
+    if exit_code(problems, strict=False):
+        raise InvalidFileError(problems)
+    return problems
+
+
+def _problems(document: Document, profiles: Profiles | None) -> list[Problem]:
+    findings = _findings(document.model, profiles)
+    return [from_finding(finding, document.file, document.line_of(finding.path)) for finding in findings]
+
+
+def _findings(model: BaseModel, profiles: Profiles | None) -> tuple[Finding, ...]:
+    if isinstance(model, AdaptationPipeline):
+        return lint(model.spec, profiles)
+    if isinstance(model, (TrainingStage, MergeJob, Evaluation)):
+        digest = input_digest(model.spec.inputs)
+        if digest != model.spec.input_digest:
+            message = "this is not the digest of spec.inputs, so results would be stored under a wrong identity"
+            return (error(("spec", "inputDigest"), "WrongDigest", message, f"write {digest}"),)
+    return ()
+
+
+def exit_code(problems: Iterable[Problem], strict: bool) -> int:
+    """0, or EXIT_INVALID when there is an error, or with `strict` any problem."""
+    counted = [problem for problem in problems if strict or problem.severity == "error"]
+    return EXIT_INVALID if counted else EXIT_OK
+
+
+def as_json(problems: Iterable[Problem]) -> str:
+    """A JSON list of problems."""
+    return json.dumps([problem.wire() for problem in problems], indent=2, ensure_ascii=False)
+
+
+def as_text(files: Iterable[str], problems: Iterable[Problem]) -> str:
+    """A line a problem, then a line a file."""
+    found = list(problems)
+    lines = [str(problem) for problem in found]
+    for file in dict.fromkeys(files):
+        severities = [problem.severity for problem in found if problem.file == file]
+        counts = [_count(severities.count(kind), kind) for kind in ("error", "warning") if kind in severities]
+        lines.append(f"{file}: {', '.join(counts) or 'ok'}")
+    return "\n".join(lines)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" + ("s" if number > 1 else "")

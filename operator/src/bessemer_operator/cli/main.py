@@ -1,0 +1,171 @@
+"""The commands `bessemer` and `kubectl-bessemer`: arguments in, exit code out.
+
+Each command imports what it needs when it is called, so that `--help` is instant. It must not decide anything.
+"""
+# ruff: noqa: PLC0415 - imports stand in the commands, see above
+
+import asyncio
+import os
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from bessemer_operator.cli.problems import EXIT_INTERRUPTED, UserError
+
+app = typer.Typer(
+    name="bessemer",
+    help="Turn a general language model into a specialist: declared, gated, repeatable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Target = Annotated[str, typer.Argument(help="Pipeline file (its local run), or name in the cluster.", metavar="NAME")]
+Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace in the cluster.")]
+State = Annotated[str, typer.Option("--state", help="Folder of a local run (default: .bessemer beside the file).")]
+Kubeconfig = Annotated[str, typer.Option("--kubeconfig", help="Kubeconfig file.")]
+Context = Annotated[str, typer.Option("--context", help="Context of the kubeconfig.")]
+Output = Annotated[Literal["text", "json"], typer.Option("-o", "--output", help="Form of the output.")]
+
+
+@app.command()
+def lint(
+    files: Annotated[list[str], typer.Argument(help="YAML files; - is standard input.", metavar="FILE...")],
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings make the exit code 3 too.")] = False,
+    output: Output = "text",
+) -> None:
+    """Check pipeline files: every problem with its line and what to do about it."""
+    from bessemer_operator.cli import lintfile
+
+    problems = [problem for file in dict.fromkeys(files) for problem in lintfile.problems_of(file)]
+    typer.echo(lintfile.as_json(problems) if output == "json" else lintfile.as_text(files, problems))
+    raise typer.Exit(lintfile.exit_code(problems, strict))
+
+
+@app.command()
+def run(
+    file: Annotated[str, typer.Argument(help="Pipeline file.", metavar="FILE")],
+    state: State = "",
+) -> None:
+    """Run a pipeline on this machine, until it is promoted, refused or stopped (Ctrl-C saves; run again to go on)."""
+    from bessemer_operator.cli.run import run_file
+
+    raise typer.Exit(run_file(file, state))
+
+
+@app.command()
+def plan(
+    file: Annotated[str, typer.Argument(help="Pipeline file.", metavar="FILE")],
+    state: State = "",
+    effect: Annotated[float | None, typer.Option(help="A true gain: how likely are the gates to pass it?")] = None,
+    output: Output = "text",
+) -> None:
+    """What a local run would do, and what it would reuse. Changes nothing."""
+    from bessemer_operator.cli.planfile import show_plan
+    from bessemer_operator.cli.target import Place
+
+    asyncio.run(show_plan(file, Place(state=state), effect, output))
+
+
+@app.command()
+def status(
+    name: Annotated[str, typer.Argument(help="Pipeline file (its local run), or name in the cluster.")] = "",
+    namespace: Namespace = "default",
+    state: State = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+    output: Output = "text",
+) -> None:
+    """Stages, gates and channels of a pipeline; without a name, a line for every pipeline of the namespace."""
+    from bessemer_operator.cli import verbs
+    from bessemer_operator.cli.target import Place, find_target
+
+    target = find_target(name, Place(namespace, state, kubeconfig, context))
+    asyncio.run(verbs.show_status(target, output) if name else verbs.show_all(target, output))
+
+
+@app.command()
+def report(
+    name: Target,
+    namespace: Namespace = "default",
+    state: State = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Where the HTML report of a pipeline is."""
+    _verb("show_report", name, (namespace, state, kubeconfig, context))
+
+
+@app.command()
+def retry(
+    name: Target,
+    namespace: Namespace = "default",
+    state: State = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Try what failed again, with a fresh count of attempts."""
+    _verb("retry", name, (namespace, state, kubeconfig, context))
+
+
+@app.command()
+def rerun_from(
+    name: Target,
+    stage: Annotated[str, typer.Argument(help="Stage from which everything is done again.")],
+    namespace: Namespace = "default",
+    state: State = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Do a stage and everything after it again, even where the result is known."""
+    _verb("rerun_from", name, (namespace, state, kubeconfig, context), stage)
+
+
+@app.command()
+def suspend(
+    name: Target,
+    namespace: Namespace = "default",
+    state: State = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Let running stages save and end; nothing new starts."""
+    _verb("suspend", name, (namespace, state, kubeconfig, context))
+
+
+@app.command()
+def resume(
+    name: Target,
+    namespace: Namespace = "default",
+    state: State = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Go on with a suspended pipeline."""
+    _verb("resume", name, (namespace, state, kubeconfig, context))
+
+
+def _verb(verb: str, name: str, place: tuple[str, str, str, str], *arguments: str) -> None:
+    from bessemer_operator.cli import verbs
+    from bessemer_operator.cli.target import Place, find_target
+
+    asyncio.run(getattr(verbs, verb)(find_target(name, Place(*place)), *arguments))
+
+
+def main() -> None:
+    """Entry point of both programs."""
+    try:
+        app(prog_name=os.path.basename(sys.argv[0]) or "bessemer")  # noqa: PTH119 - a name, no file
+    except UserError as error:
+        typer.echo(f"{error}", err=True)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

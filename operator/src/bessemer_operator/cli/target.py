@@ -1,0 +1,90 @@
+"""Which pipeline a command is about: that of a file (its local run), or one by name in a cluster.
+
+Turns what a cluster answers into errors for the user. It must not change anything.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bessemer_operator.cli.problems import EXIT_INVALID, EXIT_NOT_FOUND, EXIT_UNREACHABLE, UserError
+from bessemer_operator.cli.yamlfile import read_pipeline
+from bessemer_operator.cluster.kube import KubeCluster
+from bessemer_operator.cluster.protocol import Cluster, ClusterError, Invalid, NotFound, Ref
+from bessemer_operator.local import NAMESPACE, LocalRun
+
+STATE = ".bessemer"
+KIND = "AdaptationPipeline"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The options that say where to look. `state` is the folder of a local run."""
+
+    namespace: str = NAMESPACE
+    state: str = ""
+    kubeconfig: str = ""
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One pipeline; `file` is set for a local run."""
+
+    ref: Ref
+    place: Place
+    file: str = ""
+
+    @property
+    def run(self) -> LocalRun | None:
+        """The local run; None for a pipeline in a cluster."""
+        return LocalRun(state_folder(self.file, self.place)) if self.file else None
+
+
+def state_folder(file: str, place: Place) -> Path:
+    """The folder of a local run: --state, or .bessemer beside the file."""
+    return Path(place.state or Path(os.path.abspath(file)).parent / STATE)  # noqa: PTH100 - follows no links
+
+
+def find_target(name: str, place: Place) -> Target:
+    """The target that the user named: a YAML file stands for its local run. Raises InvalidFileError."""
+    is_file = Path(name).suffix in {".yaml", ".yml", ".json"} or Path(name).is_file()
+    if not is_file:
+        return Target(Ref(KIND, name, place.namespace), place)
+    pipeline, _ = read_pipeline(name)
+    return Target(Ref(KIND, pipeline.metadata.name, pipeline.metadata.namespace), place, name)
+
+
+@asynccontextmanager
+async def opened(target: Target) -> AsyncIterator[Cluster]:
+    """The cluster of a target. Raises UserError for whatever the cluster says, inside the block too."""
+    with_errors = f"{target.ref.name}: "
+    try:
+        async with _connected(target) as cluster:
+            yield cluster
+    except NotFound:
+        where = f"namespace {target.ref.namespace}" if target.run is None else str(target.run.state)
+        raise UserError(f"There is no pipeline {target.ref.name} in {where}.", EXIT_NOT_FOUND) from None
+    except Invalid as error:
+        raise UserError(f"{with_errors}{error}", EXIT_INVALID) from None
+    except ClusterError as error:
+        raise UserError(f"{with_errors}{error}", EXIT_UNREACHABLE) from None
+
+
+@asynccontextmanager
+async def _connected(target: Target) -> AsyncIterator[Cluster]:
+    run = target.run
+    if run is not None and not (run.state / "cluster").is_dir():
+        raise UserError(f"Nothing has run in {run.state} yet; begin with: bessemer run {target.file}", EXIT_NOT_FOUND)
+    cluster: Cluster
+    if run is not None:
+        cluster = run.cluster
+    else:
+        kubeconfig = Path(target.place.kubeconfig) if target.place.kubeconfig else None
+        cluster = await KubeCluster.connect(kubeconfig, target.place.context or None)
+    try:
+        yield cluster
+    finally:
+        await cluster.close()

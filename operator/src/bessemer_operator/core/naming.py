@@ -10,6 +10,8 @@ LABEL_STAGE = f"{GROUP}/stage"
 LABEL_OWNER = f"{GROUP}/owner-uid"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 LABEL_VERB = f"{GROUP}/verb"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "bessemer"}
+"""Label of every attempt and of its pods: by it they are listed and watched, and foreign ones are not."""
 ANNOTATION_DIGEST = f"{GROUP}/input-digest"
 ANNOTATION_RETRY = f"{GROUP}/retry"
 ANNOTATION_RERUN = f"{GROUP}/rerun-from"

@@ -1,4 +1,4 @@
-"""What to say about an object that can not be read: a status with one clear condition, and nothing else happens."""
+"""What to say about an object that can not be worked on: one clear condition, and nothing else happens."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,21 +13,20 @@ _CONDITIONS = TypeAdapter(list[Condition])
 
 
 def quarantine(
-    metadata: dict[str, Any], status: dict[str, Any], error: ValidationError, now: datetime
+    metadata: dict[str, Any], status: dict[str, Any], why: tuple[str, str], now: datetime
 ) -> dict[str, Any]:
-    """Status of an object whose spec this version can not read; other conditions are left as they are."""
+    """The status of an object with the reason and message why nothing is done; the rest of it stays as it is."""
     at = (now, int(metadata.get("generation") or 0))
-    message = explain(error)
+    reason, message = why
     wanted = [
-        c.condition(c.READY, False, "InvalidSpec", message, at),
-        c.condition(c.RECONCILING, False, "InvalidSpec", "", at),
-        c.condition(c.STALLED, True, "InvalidSpec", message, at),
+        c.condition(c.READY, False, reason, message, at),
+        c.condition(c.RECONCILING, False, reason, "", at),
+        c.condition(c.STALLED, True, reason, message, at),
     ]
     before = _readable(status.get("conditions") or [])
-    return {
-        "observedGeneration": at[1],
-        "conditions": [item.wire() for item in c.set_conditions(before, wanted)],
-    }
+    others = [item for item in before if item.type not in {c.READY, c.RECONCILING, c.STALLED}]
+    conditions = [*c.set_conditions(before, wanted), *others]
+    return {**status, "observedGeneration": at[1], "conditions": [item.wire() for item in conditions]}
 
 
 def _readable(conditions: Sequence[Any]) -> list[Condition]:

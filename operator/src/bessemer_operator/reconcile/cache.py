@@ -4,7 +4,7 @@ A stale cache must be harmless: attempts are created once by name, status writes
 and an attempt that seems to be missing is looked up on the server before anyone concludes that it is gone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,14 @@ from bessemer_operator.core.naming import LABEL_ATTEMPT, LABEL_OWNER
 Obj = dict[str, Any]
 OWN_KINDS = ("AdaptationPipeline", "TrainingStage", "MergeJob", "Evaluation")
 ATTEMPT_KINDS = ("Job", "PyTorchJob")
-WATCHED = (*OWN_KINDS, *ATTEMPT_KINDS, "Pod")
+FOREIGN_KINDS = (*ATTEMPT_KINDS, "Pod")
+WATCHED = (*OWN_KINDS, *FOREIGN_KINDS)
+KEPT_DELETIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """Names one object of our kinds."""
+    """Names one object."""
 
     kind: str
     namespace: str
@@ -30,9 +32,14 @@ def key_of(obj: Obj) -> Key:
     return Key(obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
 
 
-def _version(obj: Obj) -> int:
+def version_of(obj: Obj) -> int:
+    """The resourceVersion as a number, by which states of one object are ordered; 0 when there is none."""
     text = str(obj["metadata"].get("resourceVersion", "0"))
     return int(text) if text.isdecimal() else 0
+
+
+def _uid(obj: Obj) -> str:
+    return str(obj["metadata"].get("uid", ""))
 
 
 @dataclass
@@ -42,50 +49,58 @@ class Cache:
     objects: dict[Key, Obj] = field(default_factory=dict)
     _children: dict[str, set[Key]] = field(default_factory=dict)
     _by_uid: dict[str, Key] = field(default_factory=dict)
-    _gone: dict[str, int] = field(default_factory=dict)
+    _gone: dict[str, None] = field(default_factory=dict)
 
     def put(self, obj: Obj) -> bool:
         """Remember `obj` unless something newer is known, or it was seen deleted; whether anything changed."""
-        key, version = key_of(obj), _version(obj)
-        uid = obj["metadata"].get("uid", "")
+        key, version = key_of(obj), version_of(obj)
         old = self.objects.get(key)
-        if uid in self._gone or (old is not None and _version(old) >= version > 0):
+        if _uid(obj) in self._gone or (old is not None and version_of(old) >= version > 0):
             return False
         if old is not None:
             self._forget(key, old)
-        self.objects[key] = obj
-        self._by_uid[uid] = key
+        self.objects[key] = _slim(obj)
+        self._by_uid[_uid(obj)] = key
         for owner in _owner_uids(obj):
             self._children.setdefault(owner, set()).add(key)
         return True
 
     def remove(self, obj: Obj) -> None:
         """Forget an object that was deleted; a later event about the same uid is not believed."""
-        key, uid = key_of(obj), obj["metadata"].get("uid", "")
+        key = key_of(obj)
         old = self.objects.get(key)
-        if old is not None and old["metadata"].get("uid", "") == uid:
+        if old is not None and _uid(old) == _uid(obj):
             self._forget(key, old)
-        self._gone[uid] = _version(obj)
-        if len(self._gone) > 10_000:
+        self._gone[_uid(obj)] = None
+        if len(self._gone) > KEPT_DELETIONS:
             self._gone.pop(next(iter(self._gone)))
 
     def _forget(self, key: Key, old: Obj) -> None:
         self.objects.pop(key, None)
-        self._by_uid.pop(old["metadata"].get("uid", ""), None)
+        self._by_uid.pop(_uid(old), None)
         for owner in _owner_uids(old):
-            self._children.get(owner, set()).discard(key)
+            siblings = self._children.get(owner, set())
+            siblings.discard(key)
+            if not siblings:
+                self._children.pop(owner, None)
 
-    def replace_all(self, kind: str, listed: Iterable[Obj], before: int) -> list[Obj]:
-        """Take a full list of one kind; what it lacks and is not newer than `before` was deleted. Returns those."""
-        present = {obj["metadata"].get("uid") for obj in listed if (self.put(obj) or True)}
-        missing = [
+    def missing(self, kind: str, namespace: str | None, uids: Collection[str], before: int) -> list[Obj]:
+        """Objects that a full list (their `uids`, of version `before`) lacks although it is not older than they are.
+
+        Their deletion was missed. `namespace` is None for a list of all namespaces.
+        """
+        return [
             obj
-            for key, obj in list(self.objects.items())
-            if key.kind == kind and obj["metadata"].get("uid") not in present and _version(obj) <= before
+            for key, obj in self.objects.items()
+            if key.kind == kind
+            and namespace in (None, key.namespace)
+            and _uid(obj) not in uids
+            and version_of(obj) <= before
         ]
-        for obj in missing:
-            self.remove(obj)
-        return missing
+
+    def of_kind(self, kind: str) -> list[Obj]:
+        """All objects of a kind."""
+        return [obj for key, obj in self.objects.items() if key.kind == kind]
 
     def children(self, uid: str, *kinds: str) -> list[Obj]:
         """Objects of these kinds that the object with this uid owns, directly or (pods) through an attempt."""
@@ -99,6 +114,13 @@ class Cache:
             if key is not None and key.kind in OWN_KINDS:
                 return key
         return None
+
+
+def _slim(obj: Obj) -> Obj:
+    """Without what nobody reads: who manages which field, and the specs of attempts and pods."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    dropped = {"spec"} if obj["kind"] in FOREIGN_KINDS else set()
+    return {**{key: value for key, value in obj.items() if key not in dropped}, "metadata": metadata}
 
 
 def _owner_uids(obj: Obj) -> list[str]:

@@ -14,13 +14,15 @@ from bessemer_api.base import Model
 from bessemer_api.v1alpha1 import KINDS
 from bessemer_api.v1alpha1.evaluation import Evaluation, Progress
 from bessemer_api.v1alpha1.stage import TrainingStage
-from bessemer_operator.cluster.protocol import AlreadyExists, Cluster, Conflict, NotFound, Ref
+from bessemer_operator.cluster.protocol import AlreadyExists, Cluster, Conflict, Forbidden, Invalid, NotFound, Ref
 from bessemer_operator.core import evaluation, merge, pipeline, stage
-from bessemer_operator.core.naming import ANNOTATION_DIGEST
+from bessemer_operator.core import plan as core_plan
+from bessemer_operator.core.attempts import job_outcome
+from bessemer_operator.core.naming import ANNOTATION_DIGEST, LABEL_ATTEMPT
 from bessemer_operator.core.plan import Observed, Plan
 from bessemer_operator.core.profile import Profile
-from bessemer_operator.core.quarantine import quarantine
-from bessemer_operator.reconcile.cache import ATTEMPT_KINDS, Cache, Key, Obj
+from bessemer_operator.core.quarantine import explain, quarantine
+from bessemer_operator.reconcile.cache import ATTEMPT_KINDS, WATCHED, Cache, Key, Obj, key_of
 
 FIELD_MANAGER = "bessemer-operator"
 MODELS: Mapping[str, type[Model]] = {kind.__name__: kind for kind in KINDS}
@@ -32,25 +34,35 @@ RECONCILERS: Mapping[str, Callable[..., Plan]] = {
 }
 
 
-class ForeignObject(Exception):  # noqa: N818 - named after what was met
-    """A child's name is taken by an object that is not ours."""
+class Refused(Exception):  # noqa: N818 - named after what was met
+    """The server will not have a child as it is; `reason` and the message are for a condition."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass
 class Controller:
-    """Reconciles objects of our kinds on one cluster. `clock` gives the time in UTC."""
+    """Reconciles objects of our kinds on one cluster. `clock` gives the time in UTC.
+
+    `on_plan` is told of each object and what was done about it; `on_write` of each object that was written while
+    the object with the given key was reconciled.
+    """
 
     cluster: Cluster
     cache: Cache
     profiles: Mapping[str, Profile]
     clock: Callable[[], datetime]
-    progress: dict[str, Progress] = field(default_factory=dict)
+    progress: dict[Key, Progress] = field(default_factory=dict)
     on_plan: Callable[[Obj, Plan], None] = lambda obj, plan: None
+    on_write: Callable[[Obj, Key], None] = lambda obj, by: None
+    _looked_up: dict[str, None] = field(default_factory=dict)
 
     async def reconcile(self, key: Key) -> timedelta | None:
         """Bring one object nearer to what it declares; how long until it must be looked at without an event.
 
-        ClusterError goes to the caller, who tries again later; so does ForeignObject.
+        ClusterError goes to the caller, who tries again later; so does Refused, after the status says it.
         """
         obj = self.cache.objects.get(key)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
@@ -59,72 +71,107 @@ class Controller:
         try:
             parsed: Any = MODELS[key.kind].model_validate(obj)
         except ValidationError as error:
-            status = quarantine(obj["metadata"], obj.get("status") or {}, error, now)
-            await self._write_status(obj, {**(obj.get("status") or {}), **status})
+            await self._say_why_not(obj, ("InvalidSpec", explain(error)), now)
             return None
-        await self._confirm_missing_attempts(obj, parsed)
+        await self._look_up_attempts(obj, parsed)
+        await self._look_up_pods(obj)
         plan = RECONCILERS[key.kind](parsed, self._observe(obj), now)
-        await self._apply(obj, plan)
+        try:
+            await self._apply(obj, plan)
+        except Refused as error:
+            await self._say_why_not(obj, (error.reason, str(error)), now)
+            raise
         self.on_plan(obj, plan)
         return plan.requeue
 
     def _observe(self, obj: Obj) -> Observed:
         uid = obj["metadata"]["uid"]
         jobs = tuple(self.cache.children(uid, *ATTEMPT_KINDS))
+        progress = {job["metadata"]["name"]: self.progress.get(key_of(job)) for job in jobs}
         return Observed(
             profiles=self.profiles,
             stages=tuple(_parsed(TrainingStage, self.cache.children(uid, "TrainingStage"))),
             evaluations=tuple(_parsed(Evaluation, self.cache.children(uid, "Evaluation"))),
             jobs=jobs,
             pods=tuple(self.cache.children(uid, "Pod")),
-            progress={
-                job["metadata"]["name"]: self.progress[job["metadata"]["name"]]
-                for job in jobs
-                if job["metadata"]["name"] in self.progress
-            },
+            progress={name: found for name, found in progress.items() if found is not None},
         )
 
-    async def _confirm_missing_attempts(self, obj: Obj, parsed: Any) -> None:  # noqa: ANN401 - any of our kinds
+    async def _look_up_attempts(self, obj: Obj, parsed: Any) -> None:  # noqa: ANN401 - any of our kinds
         """A running attempt that the cache lacks is looked up on the server: a stale list must not end it."""
+        namespace = obj["metadata"]["namespace"]
         for attempt in getattr(parsed.status, "attempts", ()):
-            kinds = [kind for kind in ATTEMPT_KINDS if self._lacks(kind, obj, attempt.name)]
-            if attempt.outcome != "Running" or len(kinds) < len(ATTEMPT_KINDS):
+            keys = [Key(kind, namespace, attempt.name) for kind in ATTEMPT_KINDS]
+            if attempt.outcome != "Running" or any(key in self.cache.objects for key in keys):
                 continue
-            for kind in kinds:
+            for key in keys:
                 try:
-                    self.cache.put(await self.cluster.get(Ref(kind, attempt.name, obj["metadata"]["namespace"])))
+                    self.cache.put(await self.cluster.get(Ref(key.kind, key.name, namespace)))
                 except NotFound:
                     continue
 
-    def _lacks(self, kind: str, obj: Obj, name: str) -> bool:
-        return Key(kind, obj["metadata"]["namespace"], name) not in self.cache.objects
+    async def _look_up_pods(self, obj: Obj) -> None:
+        """Pods of a finished attempt are read once more if they do not seem to be over.
+
+        The watches of pods and jobs are not ordered among each other: the end of a job can arrive before the report
+        of its pod.
+        """
+        uid = obj["metadata"]["uid"]
+        for job in self.cache.children(uid, *ATTEMPT_KINDS):
+            job_uid = job["metadata"]["uid"]
+            if job_uid in self._looked_up or job_outcome(job) == "Running":
+                continue
+            mine = [pod for pod in self.cache.children(uid, "Pod") if _is_owned(pod, job_uid)]
+            if not mine or not all(_is_over(pod) for pod in mine):
+                metadata = job["metadata"]
+                labels = {LABEL_ATTEMPT: metadata["name"]}
+                for pod in (await self.cluster.list("Pod", metadata["namespace"], labels)).items:
+                    self.cache.put(pod)
+            self._looked_up[job_uid] = None
+            if len(self._looked_up) > 100_000:
+                self._looked_up.pop(next(iter(self._looked_up)))
 
     async def _apply(self, obj: Obj, plan: Plan) -> None:
+        by = key_of(obj)
         for child in plan.create:
-            await self._create(child)
+            await self._create(child, by)
         for child in plan.apply:
-            self.cache.put(await self.cluster.apply(child, FIELD_MANAGER))
+            await self._apply_child(child, by)
         await self._write_status(obj, plan.status)
         for ref in plan.delete:
             await self._delete(ref)
         for event in plan.events:
             await self.cluster.record_event(obj, event.type, event.reason, event.message)
 
-    async def _create(self, child: Obj) -> None:
+    async def _create(self, child: Obj, by: Key) -> None:
         """POST once; what is already there is adopted only if it is the very same attempt of the same owner."""
         try:
-            self.cache.put(await self.cluster.create(child))
+            self._wrote(await self.cluster.create(child), by)
         except AlreadyExists:
             metadata = child["metadata"]
             found = await self.cluster.get(Ref(child["kind"], metadata["name"], metadata["namespace"]))
             if not _is_same_attempt(found, child):
-                name = f"{child['kind']} {metadata['namespace']}/{metadata['name']}"
-                raise ForeignObject(f"{name} exists and is not ours; delete it or rename the pipeline") from None
-            self.cache.put(found)
+                raise _name_taken(child) from None
+            self._wrote(found, by)
+        except (Invalid, Forbidden) as error:
+            raise Refused("ChildRefused", f"{_name(child)}: {error}") from None
+
+    async def _apply_child(self, child: Obj, by: Key) -> None:
+        """Server-side apply of a child of our kinds; one of the same name that is another's is left alone."""
+        known = self.cache.objects.get(key_of(child))
+        if known is not None and not _is_same_owner(known, child):
+            raise _name_taken(child)
+        try:
+            self._wrote(await self.cluster.apply(child, FIELD_MANAGER), by)
+        except (Invalid, Forbidden) as error:
+            raise Refused("ChildRefused", f"{_name(child)}: {error}") from None
+
+    async def _say_why_not(self, obj: Obj, why: tuple[str, str], now: datetime) -> None:
+        await self._write_status(obj, quarantine(obj["metadata"], obj.get("status") or {}, why, now))
 
     async def _write_status(self, obj: Obj, status: Obj) -> None:
         """Write the whole status when it differs, guarded by the version that the decision was made from."""
-        if obj.get("status") == status:
+        if (obj.get("status") or {}) == status:
             return
         metadata = obj["metadata"]
         document = {
@@ -133,9 +180,14 @@ class Controller:
             "metadata": {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata},
             "status": status,
         }
-        self.cache.put(await self.cluster.apply_status(document, FIELD_MANAGER, metadata.get("resourceVersion")))
+        written = await self.cluster.apply_status(document, FIELD_MANAGER, metadata.get("resourceVersion"))
+        self._wrote(written, key_of(obj))
 
-    async def _delete(self, ref: Any) -> None:  # noqa: ANN401 - core's Ref, which carries a uid
+    def _wrote(self, obj: Obj, by: Key) -> None:
+        if obj["kind"] in WATCHED and self.cache.put(obj):
+            self.on_write(obj, by)
+
+    async def _delete(self, ref: core_plan.Ref) -> None:
         try:
             await self.cluster.delete(Ref(ref.kind, ref.name, ref.namespace), uid=ref.uid or None)
         except (NotFound, Conflict):
@@ -153,8 +205,26 @@ def _parsed(model: type[Any], objects: list[Obj]) -> list[Any]:
     return found
 
 
+def _name(obj: Obj) -> str:
+    return f"{obj['kind']} {obj['metadata']['namespace']}/{obj['metadata']['name']}"
+
+
+def _name_taken(child: Obj) -> Refused:
+    return Refused("NameTaken", f"{_name(child)} exists and belongs to something else; delete it")
+
+
+def _is_owned(obj: Obj, uid: str) -> bool:
+    return any(item.get("uid") == uid for item in obj["metadata"].get("ownerReferences") or [])
+
+
+def _is_over(pod: Obj) -> bool:
+    return (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+
+
+def _is_same_owner(found: Obj, wanted: Obj) -> bool:
+    return _is_owned(found, wanted["metadata"]["ownerReferences"][0]["uid"])
+
+
 def _is_same_attempt(found: Obj, wanted: Obj) -> bool:
-    owner = wanted["metadata"]["ownerReferences"][0]["uid"]
-    owners = {item.get("uid") for item in found["metadata"].get("ownerReferences") or []}
     digests = [(item["metadata"].get("annotations") or {}).get(ANNOTATION_DIGEST) for item in (found, wanted)]
-    return owner in owners and digests[0] == digests[1]
+    return _is_same_owner(found, wanted) and digests[0] == digests[1]

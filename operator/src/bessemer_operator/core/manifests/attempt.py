@@ -5,7 +5,7 @@ from typing import Any
 
 from bessemer_api.job import RunSpec
 from bessemer_operator.core.manifests.pod import build_pod_template
-from bessemer_operator.core.naming import ANNOTATION_DIGEST, ANNOTATION_RETRY, LABEL_ATTEMPT, LABEL_OWNER
+from bessemer_operator.core.naming import ANNOTATION_DIGEST, ANNOTATION_RETRY, LABEL_ATTEMPT, LABEL_OWNER, MANAGED_BY
 from bessemer_operator.core.profile import Profile
 
 MASTER_PORT = 23456
@@ -96,7 +96,7 @@ def build_pytorchjob(spec: AttemptSpec) -> dict[str, Any]:
 
 
 def _labels(spec: AttemptSpec) -> dict[str, str]:
-    return {**spec.labels, LABEL_OWNER: spec.owner.uid, LABEL_ATTEMPT: spec.name}
+    return {**spec.labels, **MANAGED_BY, LABEL_OWNER: spec.owner.uid, LABEL_ATTEMPT: spec.name}
 
 
 def _metadata(spec: AttemptSpec, *, queue: bool = False) -> dict[str, Any]:

@@ -81,36 +81,35 @@ def interval_plot(evidence: AxisEvidence, axis: GateAxis, state: str, unit: str)
     low, high = min(evidence.low, -axis.not_worse_than, 0.0), max(evidence.high, axis.win_by or 0.0, 0.0)
     pad = 0.12 * (high - low)
     scale = Scale(low - pad, high + pad, 6, 334)
-    zero, margin = scale(0.0), scale(-axis.not_worse_than)
-    win = scale(axis.win_by) if axis.win_by else None
+    margin = scale(-axis.not_worse_than)
     parts = [
-        _rect("worse", (6, 8), margin - 6, 34),
-        _line("baseline", (6, 42), (334, 42)),
-        _line("zero", (zero, 8), (zero, 46)),
-        _line("margin", (margin, 8), (margin, 46)),
-        *([_line("margin", (win, 8), (win, 46))] if win else []),
-        *_marks(scale, axis, zero, margin),
-        _line(f"interval {state}", (scale(evidence.low), 25), (scale(evidence.high), 25)),
-        Markup('<circle class="estimate {}" cx="{}" cy="25" r="5"/>').format(state, scale(evidence.delta)),
+        _rect("worse", (6, 16), margin - 6, 34),
+        _line("baseline", (6, 50), (334, 50)),
+        *_marks(scale),
+        _line("zero", (scale(0.0), 16), (scale(0.0), 50)),
+        _line("margin", (margin, 16), (margin, 50)),
+        _text("margin-name", (max(margin, 22), 11), "margin"),
+        *([_line("margin", (scale(axis.win_by), 16), (scale(axis.win_by), 50))] if axis.win_by else []),
+        _line(f"interval {state}", (scale(evidence.low), 33), (scale(evidence.high), 33)),
+        Markup('<circle class="estimate {}" cx="{}" cy="33" r="5"/>').format(state, scale(evidence.delta)),
     ]
     words = (
         f"{evidence.name}: difference {signed(evidence.delta)} {unit}, 95 % interval {signed(evidence.low)} to "
         f"{signed(evidence.high)}; margin {signed(-axis.not_worse_than)}"
     )
-    return _svg(340, 62, words, parts, "interval-plot")
+    return _svg(340, 68, words, parts, "interval-plot")
 
 
-def _marks(scale: Scale, axis: GateAxis, zero: float, margin: float) -> list[Markup]:
-    """Numbers under the axis; a margin that would stand on the zero is left out (its line stays)."""
-    marks = [_text("tick", (zero, 58), "0")]
-    if zero - margin > 34:
-        marks.append(_text("tick", (margin, 58), short_number(-axis.not_worse_than)))
-    if axis.win_by and scale(axis.win_by) - zero > 24:
-        marks.append(_text("tick", (scale(axis.win_by), 58), f"+{short_number(axis.win_by)}"))
-    right = scale.high - (scale.high - scale.low) * 0.01
-    if scale(right) - zero > 60:
-        marks.append(_text("tick", (334, 58), f"+{short_number(scale.high)}", "end"))
-    return marks
+def _marks(scale: Scale) -> list[Markup]:
+    """Round numbers under the axis, and zero always."""
+    values = ticks(scale.low, scale.high, 5)
+    parts: list[Markup] = []
+    for value in values:
+        parts.append(_line("baseline", (scale(value), 50), (scale(value), 54)))
+        parts.append(
+            _text("tick", (min(max(scale(value), 16), 324), 65), f"{value:+g}".replace("-", "−") if value else "0")
+        )
+    return parts
 
 
 # --- loss over tokens -----------------------------------------------------------------------------------------------

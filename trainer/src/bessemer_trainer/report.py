@@ -75,7 +75,14 @@ def render(facts: Facts) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        short=short_digest, number=plots.short_number, signed=plots.signed, six=lambda value: f"{value:.4g}"
+        short=short_digest,
+        number=plots.short_number,
+        signed=plots.signed,
+        mean=lambda value: f"{value:.3f}",
+        digits=lambda value: f"{value:.4g}",
+        p_value=lambda p: "< 0.0001" if p < 1e-4 else f"{p:.2g}",
+        count=lambda value: f"{value:,}",
+        percent=lambda share: f"{100 * share:.1f} %",
     )
     return environment.get_template("report.html.j2").render(view=build_view(facts))
 
@@ -286,7 +293,7 @@ def _data_view(work: Work) -> dict[str, Any]:
         "held": held,
         "rejected": rejected,
         "bytes": int(meta.get("bytes", 0)),
-        "bar": plots.bar((kept + held) / total if total else 0.0, f"{kept + held} of {total} documents stayed"),
+        "stayed": (kept + held) / total if total else 0.0,
         "rules": sorted(meta.get("rules", {}).items(), key=lambda item: (-item[1], item[0])),
         "reported": sorted(meta.get("reported", {}).items(), key=lambda item: (-item[1], item[0])),
     }

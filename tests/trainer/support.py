@@ -18,7 +18,7 @@ from bessemer_trainer.store import Store, open_store
 from bessemer_trainer.token_cache import load_vocabulary, tokenise
 from tests.trainer.zygote import Rank, Zygote
 
-WORDS = ["the", "alloy", "of", "iron", "and", "nickel", "is", "hard", "because", "carbon", "atoms", "pin", "its", "dislocations", "when", "it", "cools"]
+WORDS = tuple(b"the alloy of iron and nickel is hard because carbon atoms pin its dislocations".decode().split(" "))
 SHAPE = {"hiddenSize": 32, "intermediateSize": 64, "layers": 2, "heads": 2, "maxPositions": 64}
 
 

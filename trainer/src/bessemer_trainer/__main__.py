@@ -170,7 +170,7 @@ def _record(spec: RunSpec, store: Store, report: RunReport) -> RunReport:
         return report
     earlier = _earlier_report(spec, store)
     if earlier is not None:
-        return earlier
+        return report if earlier.output_digest == report.output_digest else earlier
     store.write(_result_key(spec), data)  # what stood there was damaged or its artifact is gone
     return report
 

@@ -27,22 +27,24 @@ TOKENIZER_FILES = (
 )
 
 
-def write_checkpoint(folder: Path, model: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype) -> int:
+def write_checkpoint(folder: Path, model: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype | None) -> int:
     """Write `model.safetensors`, `config.json` and `generation_config.json`; the number of parameters.
 
+    Floating-point tensors become `dtype`, or keep theirs when it is None.
     Raises PermanentError(NonFiniteWeights) that names the tensor; nothing is written then.
     """
     tensors = {}
     for name, value in weights.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise PermanentError("NonFiniteWeights", f"{name} holds NaN or infinity; lower the learning rate")
-        tensors[name] = value.to(dtype) if value.is_floating_point() else value
+        tensors[name] = value.to(dtype) if dtype and value.is_floating_point() else value
     save_file(dict(sorted(tensors.items())), folder / "model.safetensors", metadata={"format": "pt"})
-    write_config(folder, model, dtype)
+    kept = next(value.dtype for value in tensors.values() if value.is_floating_point())
+    write_config(folder, model, dtype or kept)
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def write_config(folder: Path, model: Any, dtype: torch.dtype) -> None:  # noqa: ANN401 - transformers is untyped
+def write_config(folder: Path, model: Any, dtype: torch.dtype | None) -> None:  # noqa: ANN401 - transformers is untyped
     """Write the configuration files without transformers' version, which would make equal models differ."""
     config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
     _write_json(folder / "config.json", config)

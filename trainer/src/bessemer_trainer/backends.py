@@ -166,7 +166,13 @@ def _rename_unless_there(temporary: Path, final: Path) -> None:
         temporary.rename(final)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise  # an equal artifact that another pod just published is as good as ours
+            raise
+        if (final / MANIFEST).exists():
+            return  # an equal artifact that another pod just published is as good as ours
+        debris = temporary.with_name(temporary.name + "-old")  # a folder without a manifest does not exist
+        final.rename(debris)
+        temporary.rename(final)
+        shutil.rmtree(debris, ignore_errors=True)
 
 
 def _copy_durably(source: Path, target: Path) -> None:

@@ -11,31 +11,35 @@ import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
-    NotFoundError,
     PermissionDeniedError,
     UnauthenticatedError,
 )
 from obstore.store import S3Store
 
 from bessemer_trainer.backends import MANIFEST, disk_errors
-from bessemer_trainer.errors import PermanentError, TransientError
+from bessemer_trainer.errors import PermanentError, TrainerError, TransientError
+
+_DENIED = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "403 Forbidden")
 
 
 @contextlib.contextmanager
 def _s3_errors(url: str) -> Iterator[None]:
     try:
         yield
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise PermanentError(
-            "StoreUnusable", f"{url}: access denied; check the AWS_* credentials of the profile's Secret and the bucket"
-        ) from error
-    except NotFoundError as error:
-        if "NoSuchBucket" in str(error):
-            raise PermanentError("StoreUnusable", f"{url}: there is no such bucket; create it") from error
-        raise TransientError("StoreFailed", f"{url}: not found") from error
-    except BaseError as error:
-        first = str(error).strip().splitlines()[0]
-        raise TransientError("StoreFailed", f"{url}: {first[:300]}") from error
+    except (BaseError, FileNotFoundError) as error:
+        raise _explain(url, error) from error
+
+
+def _explain(url: str, error: Exception) -> TrainerError:
+    """The error in our words. Where obstore has no class for it (listing has none), the server's code tells."""
+    text = str(error)
+    if "NoSuchBucket" in text:
+        return PermanentError("StoreUnusable", f"{url}: there is no such bucket; create it")
+    is_denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    if is_denied or any(code in text for code in _DENIED):
+        hint = "check the AWS_* credentials in the profile's Secret and their rights on the bucket"
+        return PermanentError("StoreUnusable", f"{url}: access denied; {hint}")
+    return TransientError("StoreFailed", f"{url}: {text.strip().splitlines()[0][:300]}")
 
 
 class ObjectStore:
@@ -63,7 +67,7 @@ class ObjectStore:
         with _s3_errors(f"{self._url}/{key}"):
             try:
                 return bytes(obstore.get(self._client, key).bytes())
-            except NotFoundError as error:
+            except FileNotFoundError as error:
                 if "NoSuchBucket" in str(error):
                     raise
                 return None
@@ -86,7 +90,7 @@ class ObjectStore:
             return sorted(str(item["path"]) for page in pages for item in page)
 
     def delete(self, key: str) -> None:
-        with _s3_errors(f"{self._url}/{key}"), contextlib.suppress(NotFoundError):
+        with _s3_errors(f"{self._url}/{key}"), contextlib.suppress(FileNotFoundError):
             obstore.delete(self._client, key)
 
     def upload(self, key: str, path: Path) -> None:
@@ -97,7 +101,7 @@ class ObjectStore:
         with _s3_errors(f"{self._url}/{key}"):
             try:
                 stream = obstore.get(self._client, key).stream(min_chunk_size=8 << 20)
-            except NotFoundError:
+            except FileNotFoundError:
                 return  # the reader compares with the manifest and says that it is missing
             with disk_errors(str(path)):
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,21 @@
 """The real controllers against the same table, and their pods, whole, against those that the local run makes."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from bessemer_operator.cluster import Obj, ref_of
+from bessemer_operator.cluster import Obj, Ref, ref_of
 from bessemer_operator.cluster.kube import KubeCluster
 from bessemer_operator.cluster.objects import controller_of
+from bessemer_operator.executor import Node, run_node
 from bessemer_operator.executor.jobs import expand_job
 from bessemer_operator.executor.pytorchjobs import expand_pytorchjob
-from tests.operator.executor.scenarios import NODE, POOL, SCENARIOS, Scenario, job, play, pytorchjob
+from tests.operator.executor.scenarios import NODE, POOL, SCENARIOS, Scenario, job, play, pods_of, pytorchjob
 from tests.support.controlplane import ControlPlane, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -134,3 +137,89 @@ def comparable(pod: Obj) -> Obj:
 
 def in_order(pods: Any) -> list[Obj]:
     return sorted(pods, key=lambda pod: json.dumps(pod, sort_keys=True))
+
+
+TRAINS = """
+import os, torch.distributed as dist, torch
+dist.init_process_group("gloo")
+total = torch.tensor([dist.get_rank() + 1.0])
+dist.all_reduce(total)
+if dist.get_rank() == 0:
+    with open(os.environ["BESSEMER_TERMINATION_LOG"], "w") as file:
+        file.write(f"{dist.get_world_size()} ranks, sum {total.item():g}")
+dist.destroy_process_group()
+"""
+OWN_NODE, OWN_POOL = "expand-test-kubelet", {"bessemer.test/pool": "kubelet"}
+
+
+@pytest_asyncio.fixture
+async def kubelet(control_plane: ControlPlane, cluster: KubeCluster, tmp_path: Path) -> AsyncIterator[Path]:
+    """Our kubelet for a node of its own, on the real control plane."""
+    control_plane.add_node(OWN_NODE, cpu="8", labels=OWN_POOL)
+    stop = asyncio.Event()
+    node = Node(OWN_NODE, {"cpu": "8", "memory": "16Gi"}, OWN_POOL)
+    task = asyncio.create_task(run_node(cluster, [node], tmp_path, stop))
+    yield tmp_path
+    stop.set()
+    await task
+    control_plane.kubectl(["delete", "node", OWN_NODE])
+
+
+def on_own_node(manifest: Obj, command: list[str]) -> Obj:
+    changed: Obj = json.loads(json.dumps(manifest))
+    changed["metadata"]["namespace"] = NAMESPACE
+    replicas = changed["spec"].get("pytorchReplicaSpecs") or {"Job": changed["spec"]}
+    for replica in replicas.values():
+        spec = replica["template"]["spec"]
+        spec["nodeSelector"] = OWN_POOL
+        spec["containers"][0]["command"] = command
+        spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "run"]
+        mounts = spec["containers"][0]["volumeMounts"]
+        spec["containers"][0]["volumeMounts"] = [mount for mount in mounts if mount["name"] != "run"]
+    return changed
+
+
+async def ended(cluster: KubeCluster, obj: Obj) -> list[str]:
+    """The conditions of a job when it has ended."""
+    made = await cluster.create(obj)
+    async with asyncio.timeout(120):
+        while True:
+            found = (await cluster.get(ref_of(made))).get("status") or {}
+            held = [item["type"] for item in found.get("conditions") or () if item["status"] == "True"]
+            if {"Complete", "Succeeded", "Failed"} & set(held):
+                return held
+            await asyncio.sleep(0.1)
+
+
+async def test_a_gang_trains_under_the_real_training_operator_and_our_kubelet(
+    cluster: KubeCluster, namespace: str, kubelet: Path
+) -> None:
+    command = ["torchrun", "--no-python", "python", "-c", TRAINS]
+    assert await ended(cluster, on_own_node(pytorchjob("trains"), command)) == ["Created", "Succeeded"]
+    master = await cluster.get(Ref("Pod", "trains-master-0", namespace))
+    state = master["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (state["exitCode"], state["message"]) == (0, "4 ranks, sum 10")
+    lease = await cluster.get(Ref("Lease", OWN_NODE, "kube-node-lease"))
+    assert lease["spec"]["holderIdentity"] == OWN_NODE
+
+
+async def test_a_job_runs_under_the_real_controller_and_our_kubelet(
+    cluster: KubeCluster, namespace: str, kubelet: Path
+) -> None:
+    good, bad = (["python", "-c", f"raise SystemExit({code})"] for code in (0, 64))
+    assert await ended(cluster, on_own_node(job("good"), good)) == ["SuccessCriteriaMet", "Complete"]
+    assert await ended(cluster, on_own_node(job("bad"), bad)) == ["FailureTarget", "Failed"]
+    pods = await pods_of(cluster, Ref("Job", "bad", namespace))
+    assert pods["0"]["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 64
+
+
+async def test_a_deleted_job_takes_its_processes_with_it(
+    cluster: KubeCluster, namespace: str, kubelet: Path, tmp_path: Path
+) -> None:
+    program = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(99)"
+    made = await cluster.create(on_own_node(job("runs-on"), ["python", "-c", program]))
+    await asyncio.to_thread(wait_for, "the process", (tmp_path / "pid").exists)
+    await cluster.delete(ref_of(made))
+    await asyncio.to_thread(wait_for, "the pod to go", lambda: not list(tmp_path.glob("pods/*_runs-on*/volumes")))
+    pid = int((tmp_path / "pid").read_text())
+    assert not Path(f"/proc/{pid}").exists()

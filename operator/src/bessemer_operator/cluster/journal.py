@@ -49,6 +49,8 @@ class Journal:
     version: int = 0
     oldest: int = 0
     """A watch can continue from this version or a later one."""
+    _dirty: set[Ref] = field(default_factory=set)
+    """Objects whose last word is in the journal."""
     _inode: int = -1
     _offset: int = 0
 
@@ -83,20 +85,18 @@ class Journal:
             os.fsync(file.fileno())
         self._offset += len(line)
         self._take(change)
-        self._write_file(ref_of(obj), None if kind == "DELETED" else obj)
+        self._write_file(ref_of(obj), None if kind == "DELETED" else obj, durable=False)  # the journal is durable
 
     def compact(self) -> None:
-        """Make the files complete and durable, then start an empty journal. Only inside `writing()`.
+        """Make the files level and durable, then start an empty journal. Only inside `writing()`.
 
         Until the journal is replaced the old one still has every change, so a kill in between loses nothing.
         """
-        base = self.root / "objects"
-        wanted = {self._file(ref): obj for ref, obj in self.objects.items()}
-        for path in base.glob("*/*/*"):
-            if path not in wanted:
-                path.unlink()
-        for path, obj in wanted.items():
-            _replace(path, obj, durable=True)
+        for ref in self._dirty:
+            self._write_file(ref, self.objects.get(ref), durable=True)
+        for folder in {self._file(ref).parent for ref in self._dirty}:
+            if folder.exists():
+                _sync(folder)
         self._start(self.version)
 
     @property
@@ -122,6 +122,7 @@ class Journal:
             return self._follow()
         self.objects.clear()
         self.changes.clear()
+        self._dirty.clear()
         self._inode, self._offset = found.st_ino, 0
         for path in (self.root / "objects").glob("*/*/*.json"):
             obj = _read(path)
@@ -151,6 +152,7 @@ class Journal:
 
     def _take(self, change: Change) -> None:
         ref = ref_of(change.obj)
+        self._dirty.add(ref)
         if change.type == "DELETED":
             self.objects.pop(ref, None)
         else:
@@ -172,20 +174,22 @@ class Journal:
             os.fsync(file.fileno())
             self._inode, self._offset = os.fstat(file.fileno()).st_ino, file.tell()
         new.rename(self._path)
+        _sync(self.root)
         self.version = self.oldest = version
         self.changes.clear()
+        self._dirty.clear()
 
     def _file(self, ref: Ref) -> Path:
         kind = KINDS[ref.kind]
         folder = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
         return self.root / "objects" / folder / (ref.namespace or "_cluster") / f"{ref.name}.json"
 
-    def _write_file(self, ref: Ref, obj: Obj | None) -> None:
+    def _write_file(self, ref: Ref, obj: Obj | None, durable: bool) -> None:
         path = self._file(ref)
         if obj is None:
             path.unlink(missing_ok=True)
         else:
-            _replace(path, obj, durable=False)  # the journal is what is durable
+            _replace(path, obj, durable)
 
 
 def _replace(path: Path, obj: Obj, durable: bool) -> None:
@@ -197,6 +201,15 @@ def _replace(path: Path, obj: Obj, durable: bool) -> None:
             file.flush()
             os.fsync(file.fileno())
     temporary.rename(path)
+
+
+def _sync(folder: Path) -> None:
+    """Make the renames in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _read(path: Path) -> Obj | None:

@@ -90,8 +90,8 @@ class KubeCluster:
             else:
                 path = str(kubeconfig) if kubeconfig else None
                 await config.load_kube_config(path, context, client_configuration=settings, persist_config=False)
-        except (config.ConfigException, OSError, ValueError) as error:
-            raise Unavailable(f"no cluster to talk to: {error}") from None
+        except Exception as error:  # noqa: BLE001 - the library passes on whatever a bad file makes it meet
+            raise Unavailable(f"no cluster to talk to: {type(error).__name__}: {error}") from None
         return cls(ApiClient(settings), on_request)
 
     @property
@@ -266,7 +266,7 @@ class KubeCluster:
                 await self._raise_for_status(response)
                 data: bytes = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise Unavailable(f"{method} {path}: {error or type(error).__name__}") from None
+                raise Unavailable(f"{method} {path}: {type(error).__name__}: {error}") from None
             return data
         raise Unavailable(f"{method} {path}: the server is overloaded (429), {RETRIES} times")
 

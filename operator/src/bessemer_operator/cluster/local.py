@@ -196,7 +196,7 @@ class LocalCluster:
             names = ", ".join(log.stem for log in logs)
             raise Invalid(f"{ref}: a container name must be specified, choose one of: {names}")
         lines = logs[0].read_text(errors="replace").splitlines(keepends=True)
-        return "".join(lines if tail_lines is None else lines[len(lines) - tail_lines :])
+        return "".join(lines if tail_lines is None else lines[max(0, len(lines) - tail_lines) :])
 
     async def record_event(self, obj: Obj, event_type: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         event = objects.build_event(obj, ref_of(obj), (event_type, reason, message), self._now())

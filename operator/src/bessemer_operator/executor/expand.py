@@ -86,8 +86,8 @@ async def _expand(cluster: LocalCluster, ref: Ref) -> None:
     pods = pods_of(job, (await cluster.list("Pod", ref.namespace)).items)
     try:
         decided = _EXPAND[ref.kind](job, pods, now_stamp())
-    except Invalid as error:
-        await cluster.record_event(job, "Warning", "FailedValidation", str(error))
+    except (Invalid, KeyError, TypeError, ValueError) as error:  # an API server would not have taken it
+        await cluster.record_event(job, "Warning", "FailedValidation", f"{type(error).__name__}: {error}")
         return
     await _carry_out(cluster, job, decided)
 

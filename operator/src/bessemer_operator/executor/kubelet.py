@@ -42,7 +42,7 @@ class Node:
 
 
 def host_node(name: str = "local") -> Node:
-    """This host as one node: all its processors and memory."""
+    """One node that is this host: all its processors and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Node(name, {"cpu": str(os.cpu_count() or 1), "memory": f"{memory // 1024}Ki"})
 

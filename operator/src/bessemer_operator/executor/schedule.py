@@ -20,7 +20,7 @@ _UNITS = {
     **{"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18},
     **{"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60},
 }
-_QUANTITY = re.compile(r"([0-9.]+(?:[eE][-+]?[0-9]+)?)([numkMGTPE]|[KMGTPE]i)?")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)([numkMGTPE]|[KMGTPE]i)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ def schedule(pods: Sequence[Obj], nodes: Sequence[Obj]) -> Schedule:
     bind: list[tuple[Obj, str]] = []
     refuse: list[tuple[Obj, str]] = []
     for gang in _gangs(pods):
+        wrong = _wrong(gang)
+        if wrong:
+            refuse.extend((pod, wrong) for pod in gang)
+            continue
         trial = {name: dict(free) for name, free in left.items()}
         placed = [(pod, _place(pod, nodes, trial)) for pod in gang]
         if all(node is not None for _, node in placed):
@@ -76,6 +80,16 @@ def _gangs(pods: Sequence[Obj]) -> list[list[Obj]]:
     return list(gangs.values())
 
 
+def _wrong(gang: Sequence[Obj]) -> str:
+    """What is wrong with requests that can not be read, so that they hold up nobody else."""
+    try:
+        for pod in gang:
+            requests_of(pod)
+    except Invalid as error:
+        return str(error)
+    return ""
+
+
 def _free(node: Obj, pods: Sequence[Obj]) -> Amounts:
     status = node.get("status") or {}
     free = {name: quantity(amount) for name, amount in (status.get("allocatable") or {}).items()}
@@ -111,6 +125,8 @@ def _short(needs: Amounts, free: Amounts) -> list[str]:
 
 def _why(pod: Obj, nodes: Sequence[Obj], free: Mapping[str, Amounts]) -> str:
     """As the scheduler words it: how many nodes fail for which reason."""
+    if not nodes:
+        return "no nodes available to schedule pods"
     reasons: dict[str, int] = {}
     for node in nodes:
         short = _short(requests_of(pod), free[node["metadata"]["name"]])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bessemer_operator.cluster import Cluster, Conflict, Invalid, NotFound, Obj, Ref, Unavailable, ref_of
+from bessemer_operator.cluster import Cluster, ClusterError, Conflict, Invalid, NotFound, Obj, Ref, ref_of
 
 from . import podstatus
 from .launch import (
@@ -95,6 +95,8 @@ class PodWorker:
             await self._live()
         except _GoneError:
             pass
+        except Exception as error:  # noqa: BLE001 - whatever it was, the pod ends, and says so; other pods go on
+            await self._give_up(f"{type(error).__name__}: {error}")
         finally:
             self.kill()
             await asyncio.gather(*(process.wait() for process in self._processes.values()))
@@ -104,6 +106,13 @@ class PodWorker:
         if self._delete_when_done:
             await force_delete(self._host.cluster, self.ref, self.uid)
             remove_volumes(self._folder)
+
+    async def _give_up(self, why: str) -> None:
+        self.kill()
+        try:
+            await self._end("HostError", why)
+        except _GoneError:
+            return
 
     async def _live(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +135,7 @@ class PodWorker:
                 build_volumes(self.pod, context, self._host.workdir / "claims")
                 for container in self.pod["spec"]["containers"]:
                     build_launch(self.pod, container, context)
-            except ConfigError as error:
+            except (ConfigError, ClusterError) as error:
                 await self._wait_for_config(str(error), CONFIG_RETRY_SECONDS[min(attempt, 4)])
                 attempt += 1
             else:
@@ -255,7 +264,7 @@ async def publish(cluster: Cluster, pod: Obj, state: PodState) -> None:
             await cluster.apply_status(obj, FIELD_MANAGER)
         except (NotFound, Conflict, Invalid) as error:
             raise _GoneError from error
-        except Unavailable:
+        except ClusterError:
             await asyncio.sleep(WRITE_RETRY_SECONDS[min(attempt, len(WRITE_RETRY_SECONDS) - 1)])
             attempt += 1
         else:
@@ -278,7 +287,7 @@ async def force_delete(cluster: Cluster, ref: Ref, uid: str) -> None:
             await cluster.delete(ref, uid=uid, grace_seconds=0)
         except (NotFound, Conflict):
             return
-        except Unavailable:
+        except ClusterError:
             await asyncio.sleep(WRITE_RETRY_SECONDS[min(attempt, len(WRITE_RETRY_SECONDS) - 1)])
             attempt += 1
         else:

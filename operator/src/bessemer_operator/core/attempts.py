@@ -65,7 +65,7 @@ def reconcile_attempts(work: Work, previous: Sequence[Attempt], seen: Observed, 
         report = _report_of(work, done, jobs.get(done.name), seen.pods)
         if report is not None:
             return WorkState("Succeeded", "Succeeded", "", attempts, report)
-        attempts = tuple(_report_lost(item, now) if item is done else item for item in attempts)
+        attempts = tuple(_report_lost(item, timestamp(now)) if item is done else item for item in attempts)
     running = [item for item in attempts if item.outcome == "Running"]
     if running:
         return _while_running(work, attempts, running[-1], jobs[running[-1].name], seen, now)
@@ -130,6 +130,8 @@ def _judge(item: Attempt, job: Manifest | None, pods: Iterable[Manifest], work: 
     report = _report_of(work, item, job, mine)
     if outcome == "Succeeded" and report is not None and report.error is None:
         return _ended(item, at, outcome="Succeeded", reason="Succeeded", exit_code=0)
+    if not codes:
+        return _pods_gone(item, job, outcome, at)
     return _failed(item, codes, report, at)
 
 
@@ -137,18 +139,29 @@ def _ended(item: Attempt, at: str, **changes: object) -> Attempt:
     return item.model_copy(update={"finished_at": at, **changes})
 
 
+def _final_condition(job: Manifest) -> Manifest:
+    """The condition by which the controller said that it ended, so that the answer is the same at every reconcile."""
+    conditions = job.get("status", {}).get("conditions") or []
+    final = (item for item in conditions if item.get("type") in {"Failed", "Complete", "Succeeded"})
+    return next((item for item in final if item.get("status") == "True"), {})
+
+
 def _finished_at(job: Manifest, now: datetime) -> str:
-    """When the controller said that it ended, so that the answer is the same at every reconcile."""
-    for item in job.get("status", {}).get("conditions") or []:
-        if item.get("type") in {"Failed", "Complete", "Succeeded"} and item.get("status") == "True":
-            return str(item.get("lastTransitionTime") or timestamp(now))
-    return timestamp(now)
+    return str(_final_condition(job).get("lastTransitionTime") or timestamp(now))
 
 
-def _report_lost(item: Attempt, now: datetime) -> Attempt:
-    return _ended(
-        item, timestamp(now), outcome="Preempted", reason="ReportLost", message="its pod is gone; it is run again"
-    )
+def _pods_gone(item: Attempt, job: Manifest, outcome: str, at: str) -> Attempt:
+    """It is over, but no pod is left that could say how: the pods were deleted, by whomever."""
+    if outcome == "Succeeded":
+        return _report_lost(item, at)
+    final = _final_condition(job)
+    said = f"{final.get('reason', '')}: {final.get('message', '')}"
+    message = f"its pods are gone without an exit code; {said}"[:1024]
+    return _ended(item, at, outcome="Preempted", reason="Preempted", message=message)
+
+
+def _report_lost(item: Attempt, at: str) -> Attempt:
+    return _ended(item, at, outcome="Preempted", reason="ReportLost", message="its pod is gone; it is run again")
 
 
 def _failed(item: Attempt, codes: list[int], report: RunReport | None, at: str) -> Attempt:
@@ -228,7 +241,7 @@ def _while_running(
     if work.suspend:
         delete = () if is_ending else (ref,)
         return WorkState("Suspended", "Suspending", "the running attempt saves and ends", attempts, delete=delete)
-    left = _time_left(item, work.limits, now)
+    left = _time_left(job, work.limits, now)
     if left <= timedelta(0):
         late = _ended(
             item, timestamp(now), outcome="Failed", reason="DeadlineExceeded", message="ran longer than its deadline"
@@ -239,11 +252,15 @@ def _while_running(
     return WorkState("Running", "Waiting" if waiting else "Running", waiting, attempts, requeue=left)
 
 
-def _time_left(item: Attempt, limits: Limits, now: datetime) -> timedelta:
-    if not item.started_at:
-        return parse_duration(limits.deadline)
-    started = datetime.strptime(item.started_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+def _time_left(job: Manifest, limits: Limits, now: datetime) -> timedelta:
+    """Counted from when its controller started it: waiting in a queue costs nothing."""
+    begun = job.get("status", {}).get("startTime")
+    started = _parse_time(begun) if begun else now
     return started + parse_duration(limits.deadline) - now
+
+
+def _parse_time(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 def _why_waiting(pods: list[Manifest]) -> str:
@@ -274,25 +291,31 @@ def _when_idle(work: Work, attempts: tuple[Attempt, ...], seen: Observed, now: d
         message = f"{len(failed)} attempts failed; the last: {failed[-1].message}"
         return WorkState("Failed", failed[-1].reason, message, attempts)
     if len(preempted) > work.limits.max_preemptions:
-        return WorkState("Failed", "TooManyPreemptions", f"preempted {len(preempted)} times", attempts)
+        message = f"preempted {len(preempted)} times; the last: {preempted[-1].message or preempted[-1].reason}"
+        return WorkState("Failed", "TooManyPreemptions", message, attempts)
     if work.suspend:
         return WorkState("Suspended", "Suspended", "suspended", attempts)
-    wait = _wait(work, failed, seen, now)
+    wait = _wait(work, [item for item in counted if _is_trouble(item)], seen, now)
     if wait is not None:
         return WorkState("Pending", "BackingOff", "waits before the next attempt", attempts, requeue=wait)
     number = max((item.number for item in attempts), default=0) + 1
     return _start(work, attempts, number, now)
 
 
-def _wait(work: Work, failed: list[Attempt], seen: Observed, now: datetime) -> timedelta | None:
-    """Until pods of an ended attempt are gone; after the second failure also a growing pause."""
+def _is_trouble(item: Attempt) -> bool:
+    """It failed, or ended as if by accident; a preemption that says so, or our own suspension, is none."""
+    is_accident = item.outcome == "Preempted" and item.exit_code is None and item.reason != "Deleted"
+    return item.outcome == "Failed" or is_accident
+
+
+def _wait(work: Work, troubled: list[Attempt], seen: Observed, now: datetime) -> timedelta | None:
+    """Until pods of an ended attempt are gone; after the second trouble also a growing pause."""
     if any(_is_alive(pod) for pod in seen.pods if _belongs(pod, work)):
         return POLL_PODS
-    if len(failed) < 2 or not failed[-1].finished_at:
+    if len(troubled) < 2 or not troubled[-1].finished_at:
         return None
-    pause = min(BACKOFF * 2 ** (len(failed) - 2), LONGEST_BACKOFF)
-    ended = datetime.strptime(failed[-1].finished_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    left = ended + pause - now
+    pause = min(BACKOFF * 2 ** min(len(troubled) - 2, 10), LONGEST_BACKOFF)
+    left = _parse_time(troubled[-1].finished_at) + pause - now
     return left if left > timedelta(0) else None
 
 
@@ -309,5 +332,5 @@ def _is_alive(pod: Manifest) -> bool:
 def _start(work: Work, attempts: tuple[Attempt, ...], number: int, now: datetime) -> WorkState:
     spec = attempt_spec(work, number)
     begun = Attempt(name=spec.name, number=number, outcome="Running", retry=work.retry, started_at=timestamp(now))
-    state = WorkState("Running", "Started", f"attempt {number} started", (*attempts, begun))
+    state = WorkState("Running", "Running", "", (*attempts, begun))
     return replace(state, create=build_attempt(spec), requeue=parse_duration(work.limits.deadline))

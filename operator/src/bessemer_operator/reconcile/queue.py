@@ -70,6 +70,10 @@ class WorkQueue(Generic[K]):
         now = self.clock()
         return max((now - at for at in self._due.values() if at <= now), default=0.0)
 
+    def next_due(self) -> float | None:
+        """When the next key is due, by the clock; None when there is none."""
+        return min(self._due.values(), default=None)
+
     def add(self, key: K, delay: float = 0.0) -> None:
         """Make `key` due in `delay` seconds (or when its rate allows), or earlier when it is due earlier already."""
         now = self.clock()

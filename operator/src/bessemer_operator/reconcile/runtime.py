@@ -79,15 +79,19 @@ class Runtime:
     async def _work(self) -> None:
         while True:
             try:
-                key = await self.queue.take()
+                await self.handle(await self.queue.take())
             except Closed:
                 return
-            begun = time.monotonic()
-            outcome = await self._reconcile(key)
-            self.measured(key, time.monotonic() - begun, outcome)
-            # After a conflict the newer state decides, if it is there already.
-            is_outdated = outcome == "conflict" and self.queue.has_news(key)
-            self.queue.done(key, failed=outcome != "ok" and not is_outdated)
+
+    async def handle(self, key: Key) -> str:
+        """Reconcile a key that was taken from the queue, and give it back; the outcome."""
+        begun = time.monotonic()
+        outcome = await self._reconcile(key)
+        self.measured(key, time.monotonic() - begun, outcome)
+        # After a conflict the newer state decides, if it is there already.
+        is_outdated = outcome == "conflict" and self.queue.has_news(key)
+        self.queue.done(key, failed=outcome != "ok" and not is_outdated)
+        return outcome
 
     async def _reconcile(self, key: Key) -> str:
         try:

@@ -203,6 +203,19 @@ async def test_arguments_are_data_and_never_a_shell_s(world: World) -> None:
     assert await said(world, "str(sys.argv[1:-1]) + str(len(sys.argv[-1]))", *HOSTILE) == f"{HOSTILE[:-1]}100000"
 
 
+async def test_a_nul_in_an_argument_is_a_start_that_failed(world: World) -> None:
+    done = await world.run(pod(python("pass", "a\0b")))
+    assert ended(done)["exitCode"] == 128
+    assert await world.cluster.pod_log(ref_of(done)) == "can not start: embedded null byte\n"
+
+
+async def test_a_path_of_the_image_does_not_hide_this_python(world: World) -> None:
+    env = [{"name": "PATH", "value": "/opt/conda/bin"}]
+    assert (
+        await said(world, "os.environ['PATH']", env=env) == f"{Path(sys.executable).parent}{os.pathsep}/opt/conda/bin"
+    )
+
+
 async def test_volumes_are_where_the_arguments_say(world: World) -> None:
     await world.cluster.create(source("ConfigMap", "cm", a="A", b="B"))
     await world.cluster.create(source("Secret", "s", key=base64.b64encode(b"\0secret").decode()))

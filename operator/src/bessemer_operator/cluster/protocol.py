@@ -138,7 +138,10 @@ class Cluster(Protocol):
         """PUT of a whole object (not its status), with its resourceVersion as precondition. Raises Conflict."""
 
     async def apply(self, obj: Obj, field_manager: str) -> Obj:
-        """Server-side apply, forced: creates or merges; fields this manager applied before and now leaves out go."""
+        """Server-side apply, forced: creates or merges; fields this manager applied before and now leaves out go.
+
+        A resourceVersion in `obj` is a precondition (Conflict); a status in it is ignored.
+        """
 
     async def apply_status(self, obj: Obj, field_manager: str, resource_version: str | None = None) -> Obj:
         """Server-side apply of `obj.status`, and nothing else.

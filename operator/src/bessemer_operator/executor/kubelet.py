@@ -123,6 +123,7 @@ async def run_node(
     `workdir` holds pods/ (logs, kept) and claims/ (volumes of claims, kept). `heartbeat_seconds=None` where nobody
     watches node leases, as on a local run.
     """
+    workdir = workdir.resolve()  # pods have working directories of their own
     host = Host(cluster, workdir, host_environment(os.environ), Ports(), now_stamp)
     kubelet = Kubelet(host, frozenset(node.name for node in nodes))
     workdir.mkdir(parents=True, exist_ok=True)

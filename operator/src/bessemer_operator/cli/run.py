@@ -46,14 +46,18 @@ class BoardScreen:
 
 
 class LineScreen:
-    """A pipe or a file: a line for what is new."""
+    """A pipe or a file: a line for what is new; the same line about the same thing is not said again."""
 
     def __init__(self) -> None:
         self._before: PipelineStatus | None = None
+        self._told: dict[str, str] = {}
 
     def show(self, pipeline: AdaptationPipeline, losses: dict[str, float]) -> None:
         for line in news(self._before, pipeline.status, losses):
-            print(line, flush=True)
+            subject = line.partition(":")[0]
+            if self._told.get(subject) != line:
+                print(line, flush=True)
+            self._told[subject] = line
         self._before = pipeline.status
 
 
@@ -124,6 +128,8 @@ async def _run(run: LocalRun, manifest: Json, shown: Screen) -> Json:
     def interrupted() -> None:
         if stop.is_set():
             work.cancel()
+            return
+        print("Stopping: running stages save and end. Ctrl-C again stops at once.", file=sys.stderr)
         stop.set()
 
     loop = asyncio.get_running_loop()

@@ -1,0 +1,155 @@
+"""`bessemer run` and the verbs, for real: a pipeline that prepares data and trains a tokenizer, as a process."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bessemer_operator.cli.problems import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_NOT_FOUND, EXIT_STAGE, EXIT_UNREACHABLE
+
+PIPELINE = """apiVersion: bessemer.dev/v1alpha1
+kind: AdaptationPipeline
+metadata: {name: words}
+spec:
+  store: file://./store
+  data:
+    poems: {sources: [{uri: poems.jsonl}]}
+  stages:
+  - {name: words, method: tokenizer, data: {mixture: [{ref: poems}]}, tokenizer: {vocabularySize: 300}}
+"""
+LIMIT_SECONDS = 120
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "bessemer_operator.cli.main", *arguments]
+
+
+def bessemer(*arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*arguments), check=False, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A pipeline beside its data; nothing has run."""
+    rows = [json.dumps({"text": f"The fox number {n} jumps over the dog {n * n} times."}) for n in range(200)]
+    (tmp_path / "poems.jsonl").write_text("\n".join(rows))
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(PIPELINE)
+    return path
+
+
+def test_a_run_ends_well_tells_what_happened_and_is_reused(file: Path) -> None:
+    first = bessemer("run", str(file))
+    assert first.returncode == 0, first.stdout + first.stderr
+    lines = first.stdout.splitlines()
+    assert [line for line in lines if "running" not in line][:2] == ["data-poems: succeeded", "words: succeeded"]
+    assert lines[-2] == "Everything that was declared is done."
+    report = Path(lines[-1].removeprefix("Report: file://"))
+    assert report.is_file() and report.is_relative_to(file.parent / "store")
+    assert bessemer("report", str(file)).stdout.strip() == f"file://{report}"
+
+    plan = json.loads(bessemer("plan", str(file), "-o", "json").stdout)
+    assert {step["name"]: step["fate"] for step in plan["steps"]} == {"data-poems": "reuse", "words": "reuse"}
+    again = bessemer("run", str(file))
+    assert (again.returncode, "running" in again.stdout) == (0, False)
+
+    changed = file.read_text().replace("300", "310")
+    file.write_text(changed)
+    plan = json.loads(bessemer("plan", str(file), "-o", "json").stdout)
+    assert {step["name"]: step["fate"] for step in plan["steps"]} == {"data-poems": "reuse", "words": "run"}
+
+
+def test_a_plan_before_anything_ran_leaves_nothing_behind(file: Path) -> None:
+    done = bessemer("plan", str(file))
+    assert done.stdout.splitlines() == [
+        "run    data-poems  prepare",
+        "later  words       tokenizer, after data-poems",
+        "0 of 2 reused.",
+    ]
+    assert not (file.parent / ".bessemer").exists()
+
+
+def test_verbs_on_a_local_run(file: Path) -> None:
+    assert bessemer("status", str(file)).returncode == EXIT_NOT_FOUND
+    assert bessemer("run", str(file)).returncode == 0
+    assert "✓  words" in bessemer("status", str(file)).stdout
+    assert json.loads(bessemer("status", str(file), "-o", "json").stdout)["metadata"]["name"] == "words"
+
+    assert bessemer("suspend", str(file)).stdout == f"words is suspended; continue with: bessemer run {file}\n"
+    paused = bessemer("run", str(file))
+    assert (paused.returncode, "Suspended" in paused.stdout) == (EXIT_INTERRUPTED, True)
+    assert bessemer("resume", str(file)).returncode == 0
+    assert bessemer("retry", str(file)).returncode == 0
+    assert bessemer("run", str(file)).returncode == 0
+
+    wrong = bessemer("rerun-from", str(file), "wrods")
+    assert (wrong.returncode, wrong.stderr) == (2, "words has no stage wrods; its stages: words\n")
+    assert bessemer("rerun-from", str(file), "words").returncode == 0
+    again = bessemer("run", str(file))
+    assert (again.returncode, "words: running" in again.stdout) == (0, True)
+
+
+def test_data_that_is_not_there_is_a_failed_run(file: Path) -> None:
+    (file.parent / "poems.jsonl").unlink()
+    done = bessemer("run", str(file))
+    assert (done.returncode, "poems.jsonl" in done.stdout) == (EXIT_STAGE, True), done.stdout
+    assert done.stderr.startswith(f"Logs: {file.parent}/.bessemer/node")
+
+
+def test_an_invalid_file_starts_nothing(file: Path) -> None:
+    file.write_text(PIPELINE.replace("ref: poems", "ref: poem"))
+    done = bessemer("run", str(file))
+    assert (done.returncode, done.stdout) == (EXIT_INVALID, "")
+    assert 'did you mean "poems"?' in done.stderr
+    assert not (file.parent / ".bessemer").exists()
+
+
+def test_an_interrupted_run_goes_on_where_it_was(file: Path) -> None:
+    process = subprocess.Popen(command("run", str(file)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("data-poems: ")
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=LIMIT_SECONDS)
+    assert (process.returncode, "Traceback" in errors) == (EXIT_INTERRUPTED, False), output + errors
+    assert bessemer("run", str(file)).returncode == 0
+
+
+def test_a_second_run_of_the_same_folder_is_refused(file: Path) -> None:
+    first = subprocess.Popen(command("run", str(file)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lock = file.parent / ".bessemer" / "cluster" / "owner.lock"
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not lock.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    second = bessemer("run", str(file))
+    first.communicate(timeout=LIMIT_SECONDS)
+    assert (second.returncode, "is in use by another bessemer process" in second.stderr) == (EXIT_UNREACHABLE, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("status", "words", "--kubeconfig", "/nowhere"), EXIT_UNREACHABLE),
+        (("retry", "words", "--kubeconfig", "/nowhere"), EXIT_UNREACHABLE),
+        (("status", "nowhere.yaml"), EXIT_INVALID),
+        (("run",), 2),
+        (("status", "-o", "xml"), 2),
+        (("frobnicate",), 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistakes_have_exit_codes_and_no_traceback(arguments: tuple[str, ...], code: int) -> None:
+    done = bessemer(*arguments)
+    assert (done.returncode, bool(done.stderr)) == (code, True)
+
+
+def test_help_needs_none_of_the_heavy_modules() -> None:
+    script = "import sys, bessemer_operator.cli.main; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    heavy = {"asyncio", "pydantic", "kubernetes", "aiohttp", "ruamel", "torch", "kopf"}
+    assert not heavy & set(done.stdout.strip("[]\n").replace("'", "").split(", "))

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from bessemer_api.v1alpha1.data import Filter
+from bessemer_trainer.document import Document
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.filters import Document, build_rule, count_sentences
+from bessemer_trainer.filters import build_rule, count_sentences
 from bessemer_trainer.ngrams import hash_words, normalise
 from tests.trainer.data.world import document, sentence
 

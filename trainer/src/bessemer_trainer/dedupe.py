@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rensa import RMinHash
 
 from bessemer_api.v1alpha1.data import MinHash
-from bessemer_trainer.ngrams import U64, Ragged, is_in, ngrams
+from bessemer_trainer.ngrams import U64, Ragged, is_in, ngrams, sorted_unique
 
 _SEED = 0x5EED
 _STEP = np.uint64(0xD6E8FEB86659FD93)
@@ -38,7 +38,7 @@ class Seen:
         self._levels.append(sorted_keys)
         while len(self._levels) > 1 and len(self._levels[-2]) <= 2 * len(self._levels[-1]):
             last = self._levels.pop()
-            self._levels[-1] = np.union1d(self._levels[-1], last)
+            self._levels[-1] = sorted_unique(np.concatenate([self._levels[-1], last]))
 
 
 def text_keys(texts: Sequence[str]) -> U64:

@@ -2,61 +2,26 @@
 
 A rule looks at one document and names what is wrong with it, or nothing. It never changes the text: where the
 published filter drops lines (C4), the decision is made as if they were dropped.
-Words are runs of letters, digits and underscores; every other visible character counts as a token of its own where a
-rule divides by tokens, as word tokenizers of the field do.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 from pydantic.alias_generators import to_camel
 
 from bessemer_api.v1alpha1.data import Filter
+from bessemer_trainer.document import Document, count_repeats, first_missed
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.ngrams import I64, U64
+from bessemer_trainer.repetition import GopherRepetition
 
-_WORD = re.compile(r"\w+")
-_ASCII_WORD = bytes(c if chr(c).isalnum() or chr(c) == "_" else 32 for c in range(128)) + bytes(128)
-_ASCII_TEXT = bytes(c for c in range(128) if chr(c).isalnum() or chr(c) == "_" or chr(c).isspace())
-_SYMBOL = re.compile(r"[^\w\s]")
 _SENTENCE_END = re.compile(r"(?:[.!?…।؟]+[\"'”’)\]]*(?=\s|$)|[。！？]+[”’」』]*)\s*")
 _EQUAL_RUN = re.compile(r"([^\s])\1{4,}")
-_HYPHENATED = re.compile(r"[^\W\d]-$")
 _TERMINAL = tuple(".!?…。！？।॥؟۔։።၊။")
 _STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 _POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-
-
-class Document:
-    """What the rules look at, worked out when first asked for."""
-
-    def __init__(self, text: str, hashes: U64, lengths: I64) -> None:
-        """`hashes` and `lengths` (bytes) of the words, from ngrams.hash_words."""
-        self.text = text
-        self.hashes = hashes
-        self.lengths = lengths
-
-    @cached_property
-    def words(self) -> list[str]:
-        if self.text.isascii():
-            return self.text.encode().translate(_ASCII_WORD).decode().split()
-        return _WORD.findall(self.text)
-
-    @cached_property
-    def tokens(self) -> int:
-        """Words and symbols."""
-        if self.text.isascii():
-            return len(self.words) + len(self.text.encode().translate(None, _ASCII_TEXT))
-        return len(self.words) + len(_SYMBOL.findall(self.text))
-
-    @cached_property
-    def lines(self) -> list[str]:
-        """Lines that are not blank."""
-        return [line for line in self.text.split("\n") if line and not line.isspace()]
 
 
 class Rule(Protocol):
@@ -65,10 +30,6 @@ class Rule(Protocol):
     def problem(self, document: Document) -> str:
         """Name of the threshold that the document misses; empty when it is fine."""
         ...
-
-
-def _first(checks: Sequence[tuple[bool, str]]) -> str:
-    return next((name for is_missed, name in checks if is_missed), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +50,23 @@ class GopherQuality:
         count = len(document.words)
         if count < self.min_words or not count:
             return "minWords"
-        return _first(self._word_checks(document, count)) or _first(self._line_checks(document))
+        return first_missed(self._word_checks(document, count)) or first_missed(self._line_checks(document))
 
     def _word_checks(self, document: Document, count: int) -> list[tuple[bool, str]]:
         text, tokens = document.text, document.tokens
         mean = sum(map(len, document.words)) / count
         ellipses = text.count("...") + text.count("…")
-        alphabetic = count - sum(map(str.isdigit, document.words))
         return [
             (count > self.max_words, "maxWords"),
             (mean < self.min_mean_word_length, "minMeanWordLength"),
             (mean > self.max_mean_word_length, "maxMeanWordLength"),
             (max(text.count("#"), ellipses) > self.max_symbol_ratio * tokens, "maxSymbolRatio"),
-            (alphabetic < self.min_alphabetic_words * tokens, "minAlphabeticWords"),
+            (not document.has_alphabetic_share(self.min_alphabetic_words), "minAlphabeticWords"),
             (len(_STOP_WORDS.intersection(document.words)) < self.min_stop_words, "minStopWords"),
         ]
 
     def _line_checks(self, document: Document) -> list[tuple[bool, str]]:
-        lines = document.lines
+        lines = document.text.splitlines()
         bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
         ellipses = sum(line.rstrip().endswith(("...", "…")) for line in lines)
         return [
@@ -133,7 +93,10 @@ class C4:
 
     def problem(self, document: Document) -> str:
         sentences = 0
+        can_reject = "{" in document.text or "lorem ipsum" in document.text.lower()
         for line in map(str.strip, document.lines):
+            if sentences >= self.min_sentences and not can_reject:
+                break
             words = line.split()
             if self._is_short_or_broken(line, words):
                 continue
@@ -146,7 +109,7 @@ class C4:
                 return "rejectCurlyBracket"
             if self.drop_policy_lines and any(phrase in lower for phrase in _POLICY):
                 continue
-            sentences += count_sentences(line)
+            sentences += count_sentences(line, int(self.min_sentences) + 1)
         return "minSentences" if sentences < self.min_sentences else ""
 
     def _is_short_or_broken(self, line: str, words: list[str]) -> bool:
@@ -158,10 +121,13 @@ class C4:
         )
 
 
-def count_sentences(line: str) -> int:
-    """Sentences of a line that is not blank: ends of sentences, and one more when text follows the last."""
+def count_sentences(line: str, enough: int = 1_000_000) -> int:
+    """Sentences of a line that is not blank, counted up to `enough`.
+
+    Ends of sentences, and one more when text follows the last.
+    """
     count, end = 0, 0
-    for match in _SENTENCE_END.finditer(line):
+    for match in islice(_SENTENCE_END.finditer(line), enough):
         count, end = count + 1, match.end()
     return count + (end < len(line))
 
@@ -184,7 +150,7 @@ class FineWeb:
         short = sum(len(line) <= self.short_line_length for line in lines)
         _, duplicated = count_repeats(lines)
         newlines = document.text.count("\n")
-        return _first(
+        return first_missed(
             [
                 (ended < self.min_terminal_punctuation_lines * len(lines), "minTerminalPunctuationLines"),
                 (short > self.max_short_lines * len(lines), "maxShortLines"),
@@ -212,10 +178,10 @@ class OcrDamage:
 
     def problem(self, document: Document) -> str:
         text, lines, words = document.text, document.lines, document.words
-        in_runs = sum(match.end() - match.start() for match in _EQUAL_RUN.finditer(text))
-        hyphenated = sum(_HYPHENATED.search(line.rstrip()) is not None for line in lines)
-        single = sum(len(word) == 1 and word.isalpha() for word in words)
-        return _first(
+        in_runs = _characters_in_runs(text)
+        hyphenated = sum(line.rstrip().endswith("-") and line.rstrip()[-2:-1].isalpha() for line in lines)
+        single = sum(map(str.isalpha, [word for word in words if len(word) == 1]))
+        return first_missed(
             [
                 (text.count("�") > self.max_replacement_characters * len(text), "maxReplacementCharacters"),
                 (in_runs > self.max_equal_runs * len(text), "maxEqualRuns"),
@@ -225,133 +191,13 @@ class OcrDamage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class GopherRepetition:
-    """Rae et al. 2021, Scaling Language Models, table A1: repetition removal. Shares of lines or of characters.
-
-    Repeats of n words are counted left to right without overlap. All of them lie inside repeated runs of five words,
-    so most documents are cleared by that bound and never counted out.
-    """
-
-    duplicate_lines: float = 0.30
-    duplicate_paragraphs: float = 0.30
-    duplicate_line_characters: float = 0.20
-    duplicate_paragraph_characters: float = 0.20
-    top2_gram: float = 0.20
-    top3_gram: float = 0.18
-    top4_gram: float = 0.16
-    duplicate5_grams: float = 0.15
-    duplicate6_grams: float = 0.14
-    duplicate7_grams: float = 0.13
-    duplicate8_grams: float = 0.12
-    duplicate9_grams: float = 0.11
-    duplicate10_grams: float = 0.10
-
-    def problem(self, document: Document) -> str:
-        return self._line_problem(document) or self._top_problem(document) or self._repeat_problem(document)
-
-    def _line_problem(self, document: Document) -> str:
-        size = len(document.text)
-        paragraphs = [part for part in re.split(r"\n{2,}", document.text.strip()) if part]
-        lines = document.lines
-        twice_parts, part_characters = count_repeats(paragraphs)
-        twice_lines, line_characters = count_repeats(lines)
-        return _first(
-            [
-                (twice_parts > self.duplicate_paragraphs * len(paragraphs), "duplicateParagraphs"),
-                (part_characters > self.duplicate_paragraph_characters * size, "duplicateParagraphCharacters"),
-                (twice_lines > self.duplicate_lines * len(lines), "duplicateLines"),
-                (line_characters > self.duplicate_line_characters * size, "duplicateLineCharacters"),
-            ]
-        )
-
-    def _top_problem(self, document: Document) -> str:
-        size = _bytes_of(document.text)
-        most = _largest_count(_windows(document.hashes, 2))
-        for n, limit in ((2, self.top2_gram), (3, self.top3_gram), (4, self.top4_gram)):
-            lengths = _window_lengths(document.lengths, n) + n - 1
-            could_miss = len(lengths) > 0 and most * int(lengths.max()) > limit * size
-            if could_miss and _top_length(_windows(document.hashes, n), lengths) > limit * size:
-                return f"top{n}Gram"
-        return ""
-
-    def _repeat_problem(self, document: Document) -> str:
-        size = _bytes_of(document.text)
-        bound = _covered_by_repeats(document.hashes, document.lengths, 5)
-        for n in range(5, 11):
-            limit = getattr(self, f"duplicate{n}_grams") * size
-            if bound > limit and _repeated_length(document.hashes, document.lengths, n) > limit:
-                return f"duplicate{n}Grams"
-        return ""
-
-
-def _bytes_of(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
-
-
-def count_repeats(parts: Sequence[str]) -> tuple[int, int]:
-    """(parts that equal an earlier one, their characters)."""
-    if len(set(parts)) == len(parts):
-        return 0, 0
-    seen: set[str] = set()
-    repeats = [part for part in parts if part in seen or seen.add(part)]  # type: ignore[func-returns-value]
-    return len(repeats), sum(map(len, repeats))
-
-
-def _windows(hashes: U64, n: int) -> U64:
-    """A hash of each run of n words."""
-    total = max(0, len(hashes) - n + 1)
-    mixed = np.zeros(total, dtype=np.uint64)
-    for shift in range(n):
-        mixed = mixed * np.uint64(0xD6E8FEB86659FD93) + hashes[shift : shift + total]
-    return mixed
-
-
-def _window_lengths(lengths: I64, n: int) -> I64:
-    sums = np.concatenate([[0], np.cumsum(lengths)])
-    return sums[n:] - sums[:-n] if len(sums) > n else sums[:0]
-
-
-def _largest_count(values: U64) -> int:
-    ordered = np.sort(values)
-    borders = np.flatnonzero(ordered[1:] != ordered[:-1])
-    return int(np.diff(borders, prepend=-1, append=len(ordered) - 1).max()) if len(ordered) else 0
-
-
-def _top_length(grams: U64, lengths: I64) -> int:
-    """Bytes of the most frequent n-gram (the first of equals) times its count."""
-    _, first, counts = np.unique(grams, return_index=True, return_counts=True)
-    top = first[counts == counts.max()].min()
-    return int(lengths[top] * counts.max())
-
-
-def _covered_by_repeats(hashes: U64, lengths: I64, n: int) -> int:
-    """Bytes of all words inside any n-gram that occurred earlier."""
-    grams = _windows(hashes, n)
-    ordered = np.sort(grams)
-    if not (ordered[1:] == ordered[:-1]).any():
+def _characters_in_runs(text: str) -> int:
+    """Characters in runs of five or more equal visible ones; a cheap look first, since most texts have none."""
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    equal = codes[1:] == codes[:-1]
+    if not (equal[:-3] & equal[1:-2] & equal[2:-1] & equal[3:]).any():
         return 0
-    _, first = np.unique(grams, return_index=True)
-    is_repeat = np.ones(len(grams), dtype=np.bool_)
-    is_repeat[first] = False
-    covered = np.convolve(is_repeat, np.ones(n, dtype=np.int64)) > 0
-    return int(lengths[covered].sum())
-
-
-def _repeated_length(hashes: U64, lengths: I64, n: int) -> int:
-    """Bytes of n-grams that occurred earlier, read left to right; a repeat is skipped whole."""
-    grams = _windows(hashes, n).tolist()
-    sizes = _window_lengths(lengths, n).tolist()
-    seen: set[int] = set()
-    total = place = 0
-    while place < len(grams):
-        if grams[place] in seen:
-            total += sizes[place]
-            place += n
-        else:
-            seen.add(grams[place])
-            place += 1
-    return total
+    return sum(match.end() - match.start() for match in _EQUAL_RUN.finditer(text))
 
 
 _RULES: dict[str, type[GopherQuality | GopherRepetition | C4 | FineWeb | OcrDamage]] = {

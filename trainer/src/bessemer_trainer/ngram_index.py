@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bessemer_trainer.ngrams import U64
+from bessemer_trainer.ngrams import U64, sorted_unique
 
 _BUCKETS = 64
 _BUFFERED = 1 << 20
@@ -36,7 +36,7 @@ class IndexWriter:
             for bucket in range(_BUCKETS):
                 part = self._scratch / f"{bucket}.u64"
                 if part.exists():
-                    unique = np.unique(np.fromfile(part, dtype="<u8"))
+                    unique = sorted_unique(np.fromfile(part, dtype="<u8"))
                     unique.tofile(out)
                     count += len(unique)
                     part.unlink()
@@ -45,7 +45,7 @@ class IndexWriter:
     def _spill(self) -> None:
         if not self._buffered:
             return
-        unique = np.unique(np.concatenate(self._buffer))
+        unique = sorted_unique(np.concatenate(self._buffer))
         borders = np.searchsorted(unique >> np.uint64(58), np.arange(_BUCKETS + 1))
         for bucket in range(_BUCKETS):
             part = unique[borders[bucket] : borders[bucket + 1]]

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bessemer_api.v1alpha1.stage import BankInputs
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.data import parse_object, pin_bank, require_encodable, require_unchanged, write_lines
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.ngrams import NGRAM, hash_words, item_text, ngrams, normalise
+from bessemer_trainer.ngrams import NGRAM, hash_words, item_text, ngrams, normalise, sorted_unique
 from bessemer_trainer.sources import list_files, open_lines
 
 Item = Mapping[str, Any]
@@ -182,7 +180,7 @@ def _fill(clusters: Sequence[list[Item]], size: int) -> tuple[list[Item], int, i
 
 def _write_index(path: Path, splits: Iterable[Split]) -> int:
     texts = [normalise(item_text(item)) for part in splits for item in (*part.dev, *part.gate)]
-    hashes = np.unique(ngrams(hash_words(texts).hashes, NGRAM).values)
+    hashes = sorted_unique(ngrams(hash_words(texts).hashes, NGRAM).values)
     hashes.astype("<u8").tofile(path)
     return len(hashes)
 

@@ -19,10 +19,21 @@ from bessemer_api.v1alpha1.stage import PrepareInputs
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.data import JsonLines, Row, pin_sources, read_lines, read_rows, require_unchanged
 from bessemer_trainer.dedupe import NearDuplicates, Seen, text_keys
+from bessemer_trainer.document import Document
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.filters import Document, Rule, build_rule
+from bessemer_trainer.filters import Rule, build_rule
 from bessemer_trainer.ngram_index import IndexWriter
-from bessemer_trainer.ngrams import NGRAM, U64, Words, count_hits, hash_words, item_text, ngrams, normalise
+from bessemer_trainer.ngrams import (
+    NGRAM,
+    U64,
+    Words,
+    count_hits,
+    hash_words,
+    item_text,
+    ngrams,
+    normalise,
+    sorted_unique,
+)
 from bessemer_trainer.sources import SourceFile, list_files
 from bessemer_trainer.store import Store
 
@@ -109,7 +120,7 @@ def _bank_index(store: Store, inputs: PrepareInputs) -> BankIndex | None:
     words = hash_words(texts).hashes
     counts = np.unique(np.diff(words.offsets))
     short = tuple(int(count) for count in counts if 0 < count < rule.ngram)
-    return BankIndex(np.unique(ngrams(words, rule.ngram).values), short)
+    return BankIndex(sorted_unique(ngrams(words, rule.ngram).values), short)
 
 
 def _items(store: Store, bank: str) -> Iterator[dict[str, Any]]:

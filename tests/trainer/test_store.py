@@ -198,6 +198,11 @@ def test_a_link_is_never_published(tmp_path: Path) -> None:
     assert store.list("artifacts") == []
 
 
+def test_a_manifest_is_never_published_as_a_file(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(PermanentError, match="the store's own"):
+        store.publish(_folder(tmp_path, {"manifest.json": b"{}"}), "data", {})
+
+
 S3_ERRORS: list[tuple[str, dict[str, str], str, type[TrainerError], str]] = [
     ("a wrong secret", {"AWS_SECRET_ACCESS_KEY": "wrong"}, "store", PermanentError, "access denied"),
     ("a bucket that is not there", {}, "no-such-bucket", PermanentError, "no such bucket"),

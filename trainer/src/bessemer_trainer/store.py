@@ -102,9 +102,12 @@ class Store:
     def publish(self, folder: Path, kind: str, meta: Mapping[str, Any]) -> str:
         """Make an artifact of the files in `folder`; its digest. Atomic, and idempotent: equal content, equal digest.
 
-        Raises PermanentError(ArtifactInvalid) for a symbolic link or special file in `folder`.
+        Raises PermanentError(ArtifactInvalid) for a symbolic link, a special file or a `manifest.json` in `folder`.
         """
-        files = tuple(describe(folder, path) for path in _files_of(folder))
+        paths = _files_of(folder)
+        if MANIFEST in paths:
+            raise PermanentError("ArtifactInvalid", f"{folder}: {MANIFEST}: that name is the store's own")
+        files = tuple(describe(folder, path) for path in paths)
         manifest = Manifest(1, kind, files, json.loads(canonical_json(dict(meta)))).to_json()
         digest = sha256_digest(manifest)
         self._backend.publish_folder(artifact_key(digest), folder, [entry.path for entry in files], manifest)

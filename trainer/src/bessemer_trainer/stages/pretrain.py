@@ -234,10 +234,11 @@ def _save(run: Run, step: int) -> None:
     began = time.monotonic()
     spec = run.context.spec
     versions = {name: version(name) for name in ("torch", "deepspeed", "transformers", "bessemer-trainer")}
+    if run.gang.is_first:
+        run.log.flush()  # before the save: an attempt that resumes here must find the lines up to here
     run.checkpoints.save(step, spec.attempt, run.engine.save, {**_state_meta(run), "versions": versions})
     run.checkpoints.retain(spec.checkpoint.keep_last)
     if run.gang.is_first:
-        run.log.flush()
         stall = time.monotonic() - began
         run.context.progress.update(step, run.plan.steps, f"saved at step {step}", checkpoint_stall_seconds=stall)
 

@@ -62,6 +62,7 @@ def text_of(page: str) -> str:
         "11,804 documents (9.41M bytes) to train on, 231 held out, 342 rejected",
         "gopherQuality.meanWordLength 31",
         "c4.curlyBracket (reported) 12",
+        "papers prepare Succeeded , reused release-bank",
         "600 steps, 1.23M tokens",
         "holdoutLoss 4.61",
         "facts is record 1 of channel prod",

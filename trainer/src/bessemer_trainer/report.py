@@ -247,6 +247,7 @@ def _row_view(row: StageSummary, facts: Facts, names: Mapping[str, str]) -> dict
         "row": row,
         "sources": _sources(work, names) if work else [],
         "attempts": len(work.status.attempts) if work else 0,
+        "reused": row.reused or (work is not None and work.status.reused),
         "tone": {"Succeeded": "good", "Failed": "bad"}.get(row.phase, "open"),
     }
 

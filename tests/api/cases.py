@@ -165,4 +165,4 @@ BOUNDS = (
     Case("an_unknown_part_of_a_bank_is_refused", "", {"spec.inputs.part": "test"}, "Evaluation"),
     Case("a_merge_of_one_parent_is_refused", "", {"spec.inputs.parents": [DIGEST]}, "MergeJob"),
 )
-"""Bounds of single fields, all of them broken. The two judges word that differently; `refused` is what pydantic says."""
+"""Bounds of single fields, all broken. The two judges word that differently; `refused` is what pydantic says."""

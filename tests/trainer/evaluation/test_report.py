@@ -141,6 +141,14 @@ def test_ticks_are_round_numbers_inside_the_range(low: float, high: float, expec
     assert plots.ticks(low, high) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.125, "0.125"), (-0.05, "−0.05"), (9183.0, "9,183"), (40_112.0, "40.1k"), (1_228_800.0, "1.23M"), (-2e9, "−2B")],
+)
+def test_short_numbers_are_written_as_people_write_them(value: float, text: str) -> None:
+    assert plots.short_number(value) == text
+
+
 def test_thinning_keeps_both_ends_and_the_moving_mean_has_as_many_points() -> None:
     points = [(float(i), float(i % 7)) for i in range(1000)]
     thin = plots.thin_out(points, 50)

@@ -40,11 +40,11 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def short_number(value: float) -> str:
-    """At most three digits, with k, M, B for thousands; a true minus sign."""
-    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+    """Three digits, with k, M, B from 10,000 on: 0.125, 9,183, 40.1k, 1.23M; a true minus sign."""
+    for limit, unit, divisor in ((1e9, "B", 1e9), (1e6, "M", 1e6), (1e4, "k", 1e3)):
         if abs(value) >= limit:
-            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
-    return f"{value:.3g}".replace("-", "−")
+            return f"{value / divisor:.3g}{unit}".replace("-", "−")
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
 
 
 def signed(value: float) -> str:

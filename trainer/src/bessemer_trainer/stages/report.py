@@ -49,7 +49,7 @@ def gather(store: Store, task: ReportTask) -> Facts:
         gates=TypeAdapter(list[GateSummary]).validate_python(status.get("gates", [])),
         channels=TypeAdapter(list[ChannelSummary]).validate_python(status.get("channels", [])),
         conditions=status.get("conditions", []),
-        works=[_work(store, item, rows) for item in task.stages],
+        works=_in_order([_work(store, item, rows) for item in task.stages], rows),
         comparisons=comparisons,
         evaluations=[_evaluation(item) for item in task.evaluations],
         tries={
@@ -58,6 +58,12 @@ def gather(store: Store, task: ReportTask) -> Facts:
             if item.task.channel is not None
         },
     )
+
+
+def _in_order(works: Sequence[Work], rows: Sequence[StageSummary]) -> list[Work]:
+    """In the order of the pipeline's status; what is not in it comes last."""
+    places = {row.object: place for place, row in enumerate(rows)}
+    return sorted(works, key=lambda work: (places.get(work.object, len(places)), work.object))
 
 
 def _comparison(store: Store, report: Mapping[str, Any]) -> Comparison | None:

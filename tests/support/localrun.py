@@ -4,11 +4,14 @@ It must not reach into the program: what is asked is asked of its output, its st
 """
 
 import asyncio
+import http.client
 import json
 import os
-import signal
+import re
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,18 +103,42 @@ class Runner:
         """Names of all attempts that there are, in order."""
         return sorted(item["metadata"]["name"] for kind in ("Job", "PyTorchJob") for item in self.objects(kind))
 
-    def is_running(self, stage: str) -> bool:
-        """Whether an attempt of this stage has a running pod."""
-        label = ("bessemer.dev/stage", stage)
+    def running_pod(self, part: str) -> Obj | None:
+        """The pod that runs for this part of the pipeline: a stage, `eval`, or one of the pipeline's own verbs."""
         pods = self.objects("Pod") if (self.state / "cluster").is_dir() else []
-        mine = [pod for pod in pods if label in pod["metadata"].get("labels", {}).items()]
-        return any((pod.get("status") or {}).get("phase") == "Running" for pod in mine)
+        mine = [pod for pod in pods if re.search(rf"-{part}-[0-9a-f]{{10}}-a", pod["metadata"]["name"])]
+        return next((pod for pod in mine if (pod.get("status") or {}).get("phase") == "Running"), None)
 
-    def kill(self, process: "subprocess.Popen[str]") -> None:
-        """SIGKILL the runner, and wait until nothing that it started is left."""
-        process.kill()
-        process.communicate()
-        wait_for("what the killed runner started to end", lambda: not self.left_over(), 30)
+    def await_pod(self, part: str) -> Obj:
+        """Wait until a pod runs for this part of the pipeline; the pod."""
+        return wait_for(f"a pod of {part} to run", lambda: self.running_pod(part), 300) or {}
+
+    def await_ranks(self, stage: str, count: int) -> list[int]:
+        """Wait until a training stage has this many ranks; their process ids by rank."""
+        self.await_pod(stage)
+        wait_for(f"{count} ranks of {stage}", lambda: len(self._ranks()) == count, 60)
+        return [pid for _, pid in sorted(self._ranks().items())]
+
+    def await_step(self, stage: str, percent: int) -> None:
+        """Wait until this much of a running training stage is done."""
+        port = self.await_pod(stage)["metadata"]["annotations"]["bessemer.dev/metrics-port"]
+        deadline = time.monotonic() + 300
+        while progress_at(port) < percent:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited in vain for {percent} % of {stage}")
+            time.sleep(0.002)
+
+    def await_quiet(self) -> None:
+        """Wait until nothing that a killed run had started is left."""
+        wait_for("what the killed run had started to end", lambda: not self.left_over(), 30)
+
+    def _ranks(self) -> dict[int, int]:
+        found = {}
+        for pid in self.left_over():
+            variables = dict(line.partition("=")[::2] for line in environment_of(pid))
+            if "LOCAL_RANK" in variables:
+                found[int(variables["RANK"])] = pid
+        return found
 
     def left_over(self) -> list[int]:
         """Processes that still run for this state folder: their command, environment or working folder names it."""
@@ -154,14 +181,18 @@ def last_record(store: Path, channel: str) -> Obj:
     return dict(json.loads(newest.read_text()))
 
 
-def kill_rank(runner: Runner, rank: int) -> None:
-    """SIGKILL one rank of the training pod that runs, as the kernel does when memory runs out."""
-    for pid in runner.left_over():
-        try:
-            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"RANK={rank}".encode() in variables:
-            os.kill(pid, signal.SIGKILL)
-            return
-    raise AssertionError(f"no rank {rank} runs for {runner.file}")
+def environment_of(pid: int) -> list[str]:
+    """`NAME=value` of a process; nothing when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def progress_at(port: str) -> int:
+    """Per cent that the pod behind this port says are done; 0 while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=5) as answer:
+            return int(json.load(answer)["progressPercentage"])
+    except (OSError, http.client.HTTPException):
+        return 0

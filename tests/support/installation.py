@@ -1,0 +1,150 @@
+"""Bessemer on a test cluster, as an administrator installs it: CRDs, account and rights, profiles, nodes, operator.
+
+The control plane is real, the operator is the real program under its own account, and pods run as processes of this
+host through our kubelet. It must not know what is run on it.
+"""
+
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tests.support.controlplane import ControlPlane, Program
+from tests.support.controlplane.process import free_port
+
+ROOT = Path(__file__).parents[2]
+CRDS = ROOT / "crds"
+NAMESPACE = "bessemer-system"
+ACCOUNT = "bessemer-operator"
+POOL = "bessemer.dev/pool"
+GPU_TAINT = "nvidia.com/gpu=present:NoSchedule"
+CPU_NODE, GPU_NODE = "cpu-1", "gpu-1"
+
+Obj = dict[str, Any]
+
+_ON_GPU = {
+    "image": "bessemer-trainer",
+    "memory": "1Gi",
+    "nodeSelector": {POOL: "gpu"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    # The scheduler counts the GPUs that the nodes declare. This host has none, so each rank trains on a processor.
+    "environment": {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
+    "gracePeriodSeconds": 30,
+}
+PROFILES: Mapping[str, Obj] = {
+    "default": {"image": "bessemer-trainer", "memory": "1Gi", "nodeSelector": {POOL: "cpu"}, "gracePeriodSeconds": 30},
+    "gpu-2": {**_ON_GPU, "gpus": 2},
+    "gpu-1": {**_ON_GPU, "gpus": 1},
+}
+"""`gpu-2` gives a pod two GPUs, and so two ranks; `gpu-1` one."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An operator that runs on a control plane, with its nodes."""
+
+    plane: ControlPlane
+    folder: Path
+
+    @property
+    def operator_log(self) -> str:
+        """What the operator wrote."""
+        return self.plane.processes.log("operator").read_text()
+
+    @property
+    def pod_logs(self) -> Path:
+        """A folder a pod, named by namespace, name and uid."""
+        return self.folder / "node" / "pods"
+
+
+@contextmanager
+def installed(plane: ControlPlane, profiles: Mapping[str, Obj] = PROFILES) -> Iterator[Installation]:
+    """Install everything, and take it away from the nodes again: operator and kubelet end with the context."""
+    folder = plane.folder / "bessemer"
+    folder.mkdir()
+    plane.kubectl(["apply", "--server-side", "-f", str(CRDS)])
+    plane.kubectl(["wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS)])
+    plane.create_namespace(NAMESPACE)
+    plane.apply(*rights())
+    plane.add_node(CPU_NODE, labels={POOL: "cpu"})
+    plane.add_node(GPU_NODE, gpus=4, labels={POOL: "gpu"}, taints=[GPU_TAINT])
+    plane.processes.start(kubelet(plane, folder / "node"))
+    try:
+        plane.processes.start(operator(plane, folder, profiles))
+        yield Installation(plane, folder)
+    finally:
+        for name in ("operator", "kubelet"):
+            if plane.processes.is_running(name):
+                plane.processes.stop(name)
+
+
+def kubelet(plane: ControlPlane, workdir: Path) -> Program:
+    """Our kubelet for both nodes."""
+    argv = [sys.executable, "-m", "tests.support.kubelet", str(workdir), CPU_NODE, GPU_NODE]
+    return Program("kubelet", argv, env={"KUBECONFIG": str(plane.kubeconfig), "PYTHONPATH": str(ROOT)})
+
+
+def operator(plane: ControlPlane, folder: Path, profiles: Mapping[str, Obj]) -> Program:
+    """The operator under its own account."""
+    file = folder / "profiles.yaml"
+    with file.open("w") as stream:
+        YAML(typ="safe").dump(dict(profiles), stream)
+    port = free_port()
+    environment = {
+        "KUBECONFIG": str(plane.kubeconfig_for_service_account(NAMESPACE, ACCOUNT)),
+        "BESSEMER_PROFILES": str(file),
+        "BESSEMER_METRICS_PORT": str(port),
+        "BESSEMER_PROGRESS_SECONDS": "2",
+    }
+    argv = [sys.executable, "-m", "kopf", "run", "--all-namespaces", "-m", "bessemer_operator.handlers"]
+    return Program("operator", argv, env=environment, is_ready=lambda: answers(f"http://127.0.0.1:{port}/readyz"))
+
+
+def answers(url: str) -> bool:
+    """Whether a health endpoint answers 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def rights() -> list[Obj]:
+    """The operator's account and what it may: nothing about secrets, nothing with a wildcard."""
+    metadata = {"name": ACCOUNT}
+    group = "rbac.authorization.k8s.io"
+    subjects = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}]
+    role = {"kind": "ClusterRole", "name": ACCOUNT, "apiGroup": group}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {**metadata, "namespace": NAMESPACE}},
+        {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": RULES},
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": metadata,
+            "roleRef": role,
+            "subjects": subjects,
+        },
+    ]
+
+
+def rule(group: str, resources: str, verbs: str) -> Obj:
+    return {"apiGroups": [group], "resources": resources.split(), "verbs": verbs.split()}
+
+
+OWN = "adaptationpipelines trainingstages mergejobs evaluations"
+RULES = [
+    rule("bessemer.dev", OWN, "get list watch create patch delete"),
+    rule("bessemer.dev", " ".join(f"{name}/status" for name in OWN.split()), "patch"),
+    rule("kubeflow.org", "pytorchjobs", "get list watch create delete"),
+    rule("batch", "jobs", "get list watch create delete"),
+    rule("", "pods", "get list watch"),
+    rule("", "configmaps", "get create"),
+    rule("", "events", "create patch"),
+    rule("coordination.k8s.io", "leases", "get create update"),
+]

@@ -44,6 +44,8 @@ Obj = dict[str, Any]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = timedelta(hours=1)
 """Waits up to this long are waited for; deadlines of days are not."""
+TRIES = 15
+"""Waits in a row after which nothing was written."""
 PROFILES = {"default": Profile(image="trainer", cpu="1", memory="1Gi")}
 VERDICTS = {
     # p_win, p_hold, p_worse, p_no_win, delta
@@ -67,7 +69,7 @@ class Ending:
     """Reason of a DisruptionTarget condition of the pod; none when empty."""
 
 
-Script = Callable[[RunSpec, str], Ending | None | str]
+Script = Callable[[RunSpec, str], Ending | str | None]
 """Told the run and the attempt's name: an Ending, "hang" to let it run on, or None for what the store says."""
 
 
@@ -236,6 +238,7 @@ class Node:
             "spec": template["spec"],
         }
         await self._status(await self.cluster.create(pod), {"phase": "Running", "podIP": "127.0.0.1"})
+        await self._status(job, {"startTime": self.cluster._now()})
 
     async def end(self, job: Obj, pod: Obj, ending: Ending) -> None:
         """Write how the pod ended, then what its controller makes of it."""
@@ -252,9 +255,8 @@ class Node:
     async def finish(self, job: Obj, *, failed: bool) -> None:
         """The condition by which a controller says that a job is over."""
         good = "Complete" if job["kind"] == "Job" else "Succeeded"
-        at = START.strftime("%Y-%m-%dT%H:%M:%SZ")
-        found = {"type": "Failed" if failed else good, "status": "True", "lastTransitionTime": at}
-        await self._status(job, {"conditions": [found]})
+        found = {"type": "Failed" if failed else good, "status": "True", "lastTransitionTime": self.cluster._now()}
+        await self._status(job, {**(job.get("status") or {}), "conditions": [found]})
 
     async def _status(self, obj: Obj, status: Obj) -> None:
         fresh = await self.cluster.get(Ref(obj["kind"], obj["metadata"]["name"], obj["metadata"]["namespace"]))
@@ -294,12 +296,19 @@ class World:
         """A new operator process: nothing is remembered from an earlier one."""
         self.tap = Tap(self.cluster, around)
         controller = Controller(self.tap, Cache(), self.profiles, lambda: self.now)
-        queue: WorkQueue[Key] = WorkQueue(lambda: (self.now - START).total_seconds())
-        self.runtime = Runtime(controller, queue)
+        self.runtime = Runtime(controller, WorkQueue(self._seconds))
+
+    def _seconds(self) -> float:
+        return (self.now - START).total_seconds()
 
     @property
     def cache(self) -> Cache:
         return self.runtime.cache
+
+    @property
+    def version(self) -> int:
+        """Grows with every write to the cluster."""
+        return self.cluster._journal.version
 
     async def apply(self, obj: Obj) -> Obj:
         """`kubectl apply`."""
@@ -311,11 +320,15 @@ class World:
         await self.cluster.patch_annotations(Ref("AdaptationPipeline", name, "default"), found)
 
     async def settle(self, rounds: int = 400) -> None:
-        """Go on until nothing happens any more by itself within PATIENCE."""
+        """Go on until nothing happens any more by itself within PATIENCE, or only the same is tried in vain."""
+        in_vain, version = 0, -1
         for _ in range(rounds):
             told = await resync(self.runtime, self.cluster, ())
             worked = await self.work()
-            if not (await self.node.step() or told or worked) and not self._wait():
+            if await self.node.step() or told or worked:
+                continue
+            in_vain, version = (in_vain + 1 if version == self.version else 0), self.version
+            if in_vain > TRIES or not self._wait():
                 return
         due = self.runtime.queue.next_due()
         raise AssertionError(f"not settled after {rounds} rounds; next due {due}; last {self.outcomes[-5:]}")
@@ -333,7 +346,7 @@ class World:
         due = self.runtime.queue.next_due()
         if due is None or START + timedelta(seconds=due) > self.now + PATIENCE:
             return False
-        self.now = max(self.now, START + timedelta(seconds=due))
+        self.now = max(self.now, START + timedelta(seconds=due, milliseconds=1))
         return True
 
     async def get(self, kind: str, name: str) -> Obj:
@@ -397,4 +410,3 @@ def _plain(obj: Obj) -> Any:
     if "-report-DIGEST" in plain["metadata"]["name"]:  # its task, and so its digest, tells times
         return {"kind": plain["kind"], "status": {**plain.get("status", {}), "containerStatuses": []}}
     return plain
-

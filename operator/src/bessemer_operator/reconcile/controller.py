@@ -3,6 +3,7 @@
 The order of writes is fixed: attempts and their ConfigMaps, our own children, the status, deletions, events.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ from bessemer_operator.core.profile import Profile
 from bessemer_operator.core.quarantine import explain, quarantine
 from bessemer_operator.reconcile.cache import ATTEMPT_KINDS, WATCHED, Cache, Key, Obj, key_of
 
+log = logging.getLogger("bessemer")
 FIELD_MANAGER = "bessemer-operator"
 MODELS: Mapping[str, type[Model]] = {kind.__name__: kind for kind in KINDS}
 RECONCILERS: Mapping[str, Callable[..., Plan]] = {
@@ -151,7 +153,7 @@ class Controller:
             metadata = child["metadata"]
             found = await self.cluster.get(Ref(child["kind"], metadata["name"], metadata["namespace"]))
             if not _is_same_attempt(found, child):
-                raise _name_taken(child) from None
+                raise _name_taken(child, found) from None
             self._wrote(found, by)
         except (Invalid, Forbidden) as error:
             raise Refused("ChildRefused", f"{_name(child)}: {error}") from None
@@ -160,14 +162,17 @@ class Controller:
         """Server-side apply of a child of our kinds; one of the same name that is another's is left alone."""
         known = self.cache.objects.get(key_of(child))
         if known is not None and not _is_same_owner(known, child):
-            raise _name_taken(child)
+            raise _name_taken(child, known)
         try:
             self._wrote(await self.cluster.apply(child, FIELD_MANAGER), by)
         except (Invalid, Forbidden) as error:
             raise Refused("ChildRefused", f"{_name(child)}: {error}") from None
 
     async def _say_why_not(self, obj: Obj, why: tuple[str, str], now: datetime) -> None:
-        await self._write_status(obj, quarantine(obj["metadata"], obj.get("status") or {}, why, now))
+        try:
+            await self._write_status(obj, quarantine(obj["metadata"], obj.get("status") or {}, why, now))
+        except Invalid as error:  # so is the object as a whole; nothing more can be said about it there
+            log.warning("%s: %s: %s; its status can not say so: %s", _name(obj), *why, error)
 
     async def _write_status(self, obj: Obj, status: Obj) -> None:
         """Write the whole status when it differs, guarded by the version that the decision was made from."""
@@ -209,7 +214,13 @@ def _name(obj: Obj) -> str:
     return f"{obj['kind']} {obj['metadata']['namespace']}/{obj['metadata']['name']}"
 
 
-def _name_taken(child: Obj) -> Refused:
+def _name_taken(child: Obj, found: Obj) -> Refused | Conflict:
+    """What a deleted namesake of the owner left goes by itself (garbage collection); anything else has to be said."""
+    owner = child["metadata"]["ownerReferences"][0]
+    others = found["metadata"].get("ownerReferences") or []
+    is_leftover = any((item["kind"], item["name"]) == (owner["kind"], owner["name"]) for item in others)
+    if is_leftover and not _is_owned(found, owner["uid"]):
+        return Conflict(f"{_name(child)} belongs to a deleted {owner['kind']} {owner['name']}, and is still there")
     return Refused("NameTaken", f"{_name(child)} exists and belongs to something else; delete it")
 
 

@@ -33,22 +33,26 @@ _EXIT_CRASHED = 1
 
 def main() -> int:
     """Run the verb that the environment names; the exit code."""
-    signal.signal(signal.SIGTERM, _stop)
+    try:
+        signal.signal(signal.SIGTERM, _stop)
+        return _guarded()
+    except Preempted as stop:
+        # Also when the signal arrives while an error is handled: a peer that stopped first broke our connection.
+        _say(f"stopped: {stop or 'asked to stop by SIGTERM'}")
+        return stop.exit_code
+
+
+def _guarded() -> int:
+    spec = None
     try:
         spec = read_spec()
-    except TrainerError as error:
-        _say(f"error: {error}")
-        _write_error(None, error.reason, error.message)
-        return error.exit_code
-    try:
         return _run(spec)
     except TrainerError as error:
         _say(f"error: {error}")
         _write_error(spec, error.reason, error.message)
         return error.exit_code
-    except Preempted as stop:
-        _say(f"stopped: {stop or 'asked to stop by SIGTERM'}")
-        return stop.exit_code
+    except Preempted:
+        raise
     except Exception as error:  # noqa: BLE001 - the last resort: a bug must still leave a report
         traceback.print_exc()
         _write_error(spec, "Crashed", f"{type(error).__name__}: {error}")

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,12 +36,16 @@ class HashingFile:
         self._disk = disk
         self._file: BinaryIO = disk.create(path)
         self._digest = hashlib.sha256()
+        self._hasher = ThreadPoolExecutor(1)
         self.size = 0
 
     def write(self, data: Any) -> int:  # noqa: ANN401 - anything with a buffer
         view = memoryview(data).cast("B")
-        self._disk.write(self._file, view)
-        self._digest.update(view)
+        hashed = self._hasher.submit(self._digest.update, view)  # both work outside of Python's lock, side by side
+        try:
+            self._disk.write(self._file, view)
+        finally:
+            hashed.result()
         self.size += len(view)
         return len(view)
 
@@ -53,6 +58,7 @@ class HashingFile:
             self._disk.sync(self._file)
         finally:
             self._file.close()
+            self._hasher.shutdown()
         return self._digest.hexdigest()
 
 

@@ -42,6 +42,7 @@ class Engine:
         # DeepSpeed would compile a shared-memory all-reduce at the first start on CPU (minutes); gloo does without.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.utils.logger.setLevel("WARNING")
+        torch.serialization.set_crc32_options(compute_crc32=False)  # every file has its sha256
         if train.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         scorer = Scorer(model)

@@ -1,9 +1,11 @@
 """What each step of training gave, and `metrics.jsonl` in the run folder. Keeps numbers; decides nothing."""
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass
 
+from bessemer_trainer.errors import TransientError
 from bessemer_trainer.store import Store
 
 _SECONDS_BETWEEN_WRITES = 20.0
@@ -64,7 +66,8 @@ class LossLog:
         self._last = record
         self._lines.append(record.line())
         if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
-            self.flush()
+            with contextlib.suppress(TransientError):  # for people who watch; what counts is written at each save
+                self.flush()
 
     def flush(self) -> None:
         """An object store can not append: the file is written anew."""

@@ -234,8 +234,7 @@ def _save(run: Run, step: int) -> None:
     began = time.monotonic()
     spec = run.context.spec
     versions = {name: version(name) for name in ("torch", "deepspeed", "transformers", "bessemer-trainer")}
-    if run.gang.is_first:
-        run.log.flush()  # before the save: an attempt that resumes here must find the lines up to here
+    run.gang.first(run.log.flush)  # before the save: an attempt that resumes here must find the lines up to here
     run.checkpoints.save(step, spec.attempt, run.engine.save, {**_state_meta(run), "versions": versions})
     run.checkpoints.retain(spec.checkpoint.keep_last)
     if run.gang.is_first:
@@ -250,8 +249,7 @@ def _finish(run: Run) -> Outcome:
     holdout = measure_holdout(run.engine, gang, run.plan, inputs.data_folder, inputs.start_folder, scratch)
     weights = run.engine.weights()
     digest, parameters = gang.first(lambda: _publish(run, weights, scratch))
-    if gang.is_first:
-        run.log.flush()
+    gang.first(run.log.flush)
     metrics = {**run.log.final(), **holdout, "parameters": float(parameters)}
     return Outcome(digest, run.plan.steps, run.plan.steps * run.plan.tokens_per_step, metrics)
 

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from bessemer_operator.cli.problems import EXIT_INTERRUPTED, EXIT_INVALID, EXIT_NOT_FOUND, EXIT_STAGE, EXIT_UNREACHABLE
+from bessemer_operator.cli.problems import (
+    EXIT_INTERRUPTED,
+    EXIT_INVALID,
+    EXIT_NOT_FOUND,
+    EXIT_STAGE,
+    EXIT_UNREACHABLE,
+    UserError,
+)
+from bessemer_operator.cli.target import as_pipeline
+from tests.api.documents import PIPELINE as DOCUMENT
+from tests.api.documents import edited
 
 PIPELINE = """apiVersion: bessemer.dev/v1alpha1
 kind: AdaptationPipeline
@@ -153,3 +163,12 @@ def test_help_needs_none_of_the_heavy_modules() -> None:
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     heavy = {"asyncio", "pydantic", "kubernetes", "aiohttp", "ruamel", "torch", "kopf"}
     assert not heavy & set(done.stdout.strip("[]\n").replace("'", "").split(", "))
+
+
+def test_an_object_of_another_version_is_told() -> None:
+    with pytest.raises(UserError) as refusal:
+        as_pipeline(edited(DOCUMENT, {"spec.stages.0.method": "grpo"}))
+    assert (refusal.value.code, "does not understand spec.stages[0].method" in str(refusal.value)) == (
+        EXIT_INVALID,
+        True,
+    )

@@ -8,11 +8,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bessemer_operator.cli.problems import EXIT_INVALID, EXIT_NOT_FOUND, EXIT_UNREACHABLE, UserError
+from pydantic import ValidationError
+
+from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
+from bessemer_operator.cli.problems import EXIT_INVALID, EXIT_NOT_FOUND, EXIT_UNREACHABLE, UserError, printable
 from bessemer_operator.cli.yamlfile import read_pipeline
 from bessemer_operator.cluster.kube import KubeCluster
 from bessemer_operator.cluster.protocol import Cluster, ClusterError, Invalid, NotFound, Ref
+from bessemer_operator.core.findings import field_path
 from bessemer_operator.local import NAMESPACE, LocalRun
 
 STATE = ".bessemer"
@@ -55,6 +60,17 @@ def find_target(name: str, place: Place) -> Target:
         return Target(Ref(KIND, name, place.namespace), place)
     pipeline, _ = read_pipeline(name)
     return Target(Ref(KIND, pipeline.metadata.name, pipeline.metadata.namespace), place, name)
+
+
+def as_pipeline(obj: dict[str, Any]) -> AdaptationPipeline:
+    """The model of an object of a cluster. Raises UserError for one that another version wrote."""
+    try:
+        return AdaptationPipeline.model_validate(obj)
+    except ValidationError as error:
+        name, first = obj.get("metadata", {}).get("name", ""), error.errors(include_url=False)[0]
+        where = field_path(tuple(first["loc"]))
+        message = f"{name}: this version of bessemer does not understand {where}: {first['msg']}"
+        raise UserError(printable(message), EXIT_INVALID) from None
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
 from bessemer_operator.cli.board import board
 from bessemer_operator.cli.problems import EXIT_NOT_FOUND, EXIT_USAGE, UserError, printable
 from bessemer_operator.cli.story import newest_losses, outcome
-from bessemer_operator.cli.target import KIND, Target, opened
+from bessemer_operator.cli.target import KIND, Target, as_pipeline, opened
 from bessemer_operator.cluster.clock import utc_now
 from bessemer_operator.cluster.protocol import Cluster, Ref
 from bessemer_operator.core.naming import ANNOTATION_RERUN, ANNOTATION_RETRY, ANNOTATION_SUSPEND
@@ -26,7 +26,7 @@ async def show_status(target: Target, output: str) -> None:
     """Print one pipeline."""
     async with opened(target) as cluster:
         obj = await cluster.get(target.ref)
-        pipeline = AdaptationPipeline.model_validate(obj)
+        pipeline = as_pipeline(obj)
         losses = await find_losses(cluster, pipeline)
     if output == "json":
         print(json.dumps(obj, indent=2, ensure_ascii=False))
@@ -69,7 +69,7 @@ async def show_all(target: Target, output: str) -> None:
 async def show_report(target: Target) -> None:
     """Print where the report is."""
     async with opened(target) as cluster:
-        pipeline = AdaptationPipeline.model_validate(await cluster.get(target.ref))
+        pipeline = as_pipeline(await cluster.get(target.ref))
     if not pipeline.status.report:
         message = f"{target.ref.name} has no report yet. {outcome(pipeline).sentence}"
         raise UserError(message, EXIT_NOT_FOUND)
@@ -84,7 +84,7 @@ async def retry(target: Target) -> None:
 async def rerun_from(target: Target, stage: str) -> None:
     """Do a stage and everything after it again, even where a result is known."""
     async with opened(target) as cluster:
-        pipeline = AdaptationPipeline.model_validate(await cluster.get(target.ref))
+        pipeline = as_pipeline(await cluster.get(target.ref))
     names = [item.name for item in pipeline.spec.stages]
     if stage not in names:
         known = ", ".join(names) or "none"

@@ -50,7 +50,9 @@ def test_everything_can_be_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        pytest.param("default: {gpus: many}", "default.gpus: Input should be a valid integer", id="a_word_for_a_number"),
+        pytest.param(
+            "default: {gpus: many}", "default.gpus: Input should be a valid integer", id="a_word_for_a_number"
+        ),
         pytest.param("default: {hostPath: /}", "default.hostPath: Extra inputs", id="a_field_that_a_profile_has_not"),
         pytest.param("Default: {}", "Default: String should match pattern", id="a_name_that_is_none"),
         pytest.param("default: {storeSecret: passwords}", "default.storeSecret", id="a_secret_that_is_not_ours"),
@@ -75,7 +77,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["http", "-1", "70000", "nan"])
 def test_a_port_must_be_one(tmp_path: Path, value: str) -> None:
     environ = {"BESSEMER_PROFILES": written(tmp_path, GOOD), "BESSEMER_METRICS_PORT": value}
-    with pytest.raises(SettingsError, match="BESSEMER_METRICS_PORT is .*; expected a number from 0 to 65535"):
+    with pytest.raises(SettingsError, match=r"BESSEMER_METRICS_PORT is .*; expected a number from 0 to 65535"):
         read_settings(environ, "host-1")
 
 

@@ -1,6 +1,7 @@
 """Whether this process still sees the cluster and gets its work done. Answers /healthz, /readyz and /metrics."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -74,6 +75,13 @@ async def serve(port: int, health: Health, render: Callable[[], bytes]) -> tuple
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, None, port)
-    await site.start()
-    return runner, runner.addresses[0][1]
+    bound = _listen(port)
+    await web.SockSite(runner, bound).start()
+    return runner, int(bound.getsockname()[1])
+
+
+def _listen(port: int) -> socket.socket:
+    """A socket on all addresses of both families, where the host has both."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))

@@ -1,12 +1,22 @@
 """One pipeline in both worlds: on this machine with no cluster, and on a real control plane. Real parts only."""
 
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 
 from bessemer_operator.cli.problems import EXIT_GATE, EXIT_OK
 from tests.conftest import LocalStory, Step
-from tests.support.localrun import conditions_of, last_record, outputs_of
+from tests.support.controlplane import ControlPlane
+from tests.support.installation import ACCOUNT, CPU_NODE, GPU_NODE, NAMESPACE, Installation, installed
+from tests.support.localrun import TRACEBACK, Obj, conditions_of, last_record, outputs_of, summary_of
+from tests.support.mini import LEARNING_RATE, WORSE_RATE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+TEAM = "both-worlds"
 
 
 def stages_of(names: frozenset[str]) -> set[str]:
@@ -72,7 +82,7 @@ def test_a_gate_that_could_not_show_its_margin_is_invalid_and_promotes_nothing(l
     assert (gate["verdict"], gate["reason"]) == ("Invalid", "Underpowered")
     assert step.ended.code == EXIT_GATE
     assert new_work(local_story.reverted, step) <= {"resolve", "compare", "report"}
-    assert not (local_story.mini.store / "channels" / "lab").glob("*.json")
+    assert list((local_story.mini.store / "channels" / "lab").glob("*.json")) == []
 
 
 def test_the_channel_in_the_store_says_what_the_status_says(local_story: LocalStory) -> None:
@@ -83,3 +93,144 @@ def test_the_channel_in_the_store_says_what_the_status_says(local_story: LocalSt
 
 def test_no_process_is_left_behind_by_local_runs(local_story: LocalStory) -> None:
     assert local_story.runner.left_over() == []
+
+
+# --- on a cluster ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClusterStory:
+    """The same file on a control plane: applied, then edited to train the same on two nodes."""
+
+    installation: Installation
+    first: Obj
+    table: str
+    edited: Obj
+    pods: list[Obj]
+    attempts: list[Obj]
+
+    def pods_of(self, stage: str, attempt: int = 0) -> list[Obj]:
+        """Pods of a stage by name, of its first object or a later one."""
+        names = [
+            row["object"] for row in (self.first, self.edited)[attempt]["status"]["stages"] if row["name"] == stage
+        ]
+        found = [pod for pod in self.pods if pod["metadata"]["name"].startswith(f"{names[0]}-a")]
+        return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
+
+
+def get_all(plane: ControlPlane, kinds: str) -> list[Obj]:
+    found = json.loads(plane.kubectl(["get", kinds, "-n", TEAM, "-o", "json", "--show-managed-fields"]))
+    return list(found["items"])
+
+
+def apply_and_wait(plane: ControlPlane, file: Path, condition: str) -> Obj:
+    """What a user does: apply, and wait for what must become of it."""
+    plane.kubectl(["apply", "-n", TEAM, "-f", str(file)])
+    wanted = [f"--for=condition={condition}", "--timeout=15m", "apipe/mini"]
+    plane.kubectl(["wait", "-n", TEAM, *wanted])
+    plane.kubectl(["wait", "-n", TEAM, "--for=condition=Reconciling=False", "--timeout=5m", "apipe/mini"])
+    return dict(json.loads(plane.kubectl(["get", "apipe", "mini", "-n", TEAM, "-o", "json"])))
+
+
+@pytest.fixture(scope="module")
+def cluster_story(local_story: LocalStory, control_plane: ControlPlane) -> Iterator[ClusterStory]:
+    """Into an empty store: that of the local runs stands aside meanwhile."""
+    mini, plane = local_story.mini, control_plane
+    aside = mini.folder / "store-of-local-runs"
+    mini.store.rename(aside)
+    plane.create_namespace(TEAM, {"pod-security.kubernetes.io/enforce": "restricted"})
+    try:
+        with installed(plane) as installation:
+            first = apply_and_wait(plane, mini.file, "Promoted")
+            table = plane.kubectl(["get", "apipe", "mini", "-n", TEAM])
+            on_two_nodes = {"spec.stages.2.nodes": 2, "spec.stages.2.profile": "gpu-1"}
+            file = mini.write({LEARNING_RATE: WORSE_RATE, **on_two_nodes}, file="two-nodes.yaml")
+            edited = apply_and_wait(plane, file, "Stalled")
+            pods, attempts = get_all(plane, "pods"), get_all(plane, "jobs,pytorchjobs")
+            yield ClusterStory(installation, first, table, edited, pods, attempts)
+    finally:
+        mini.store.rename(mini.folder / "store-of-the-cluster")
+        aside.rename(mini.store)
+        plane.kubectl(["delete", "namespace", TEAM, "--wait=false"])
+
+
+@pytest.mark.e2e
+def test_the_same_file_is_promoted_on_the_cluster_with_equal_digests_and_equal_evidence(
+    cluster_story: ClusterStory, local_story: LocalStory
+) -> None:
+    assert local_story.mini.file.read_text() == local_story.text
+    assert conditions_of(cluster_story.first)["Promoted"] == ("True", "Promoted")
+    assert summary_of(cluster_story.first) == summary_of(local_story.first.pipeline)
+
+
+@pytest.mark.e2e
+def test_an_edit_that_trains_on_two_nodes_gives_the_same_checkpoint_and_the_same_refusal(
+    cluster_story: ClusterStory, local_story: LocalStory
+) -> None:
+    """Two pods of one rank each, instead of one pod of two: the mathematics is the same."""
+    assert summary_of(cluster_story.edited) == summary_of(local_story.edited.pipeline)
+    names = [pod["metadata"]["name"].rpartition("-a1-")[2] for pod in cluster_story.pods_of("cpt", 1)]
+    assert names == ["master-0", "worker-0"]
+
+
+@pytest.mark.e2e
+def test_the_scheduler_puts_training_on_gpu_nodes_and_everything_else_on_cpu_nodes(cluster_story: ClusterStory) -> None:
+    gpus = {
+        pod["metadata"]["name"]: int(pod["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", 0))
+        for pod in cluster_story.pods
+    }
+    placed = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in cluster_story.pods}
+    trained = [cluster_story.pods_of("pre"), cluster_story.pods_of("cpt"), cluster_story.pods_of("cpt", 1)]
+    assert [[gpus[pod["metadata"]["name"]] for pod in pods] for pods in trained] == [[2], [2], [1, 1]]
+    assert placed == {name: GPU_NODE if count else CPU_NODE for name, count in gpus.items()}
+
+
+@pytest.mark.e2e
+def test_only_the_scheduler_binds_pods_and_only_controllers_make_them(cluster_story: ClusterStory) -> None:
+    by = {"binding": set[str](), "pods": set[str]()}
+    for event in cluster_story.installation.plane.audit_events():
+        what = event.get("objectRef", {})
+        if event["verb"] == "create" and (what.get("resource"), what.get("namespace")) == ("pods", TEAM):
+            by[what.get("subresource", "pods")].add(event["user"]["username"])
+    assert by == {
+        "binding": {"system:kube-scheduler"},
+        "pods": {
+            "system:serviceaccount:kube-system:job-controller",
+            "system:serviceaccount:kubeflow:training-operator",
+        },
+    }
+
+
+@pytest.mark.e2e
+def test_status_of_attempts_is_written_by_their_controllers_alone_and_attempts_are_never_changed(
+    cluster_story: ClusterStory,
+) -> None:
+    writers = {"Job": set[tuple[str, str]](), "PyTorchJob": set[tuple[str, str]]()}
+    for attempt in cluster_story.attempts:
+        entries = attempt["metadata"]["managedFields"]
+        writers[attempt["kind"]] |= {(entry["manager"], entry.get("subresource", "")) for entry in entries}
+    assert writers == {
+        "Job": {("bessemer", ""), ("kube-controller-manager", "status")},
+        "PyTorchJob": {("bessemer", ""), ("training-operator", "status")},
+    }
+    assert {attempt["metadata"]["generation"] for attempt in cluster_story.attempts} == {1}
+
+
+@pytest.mark.e2e
+def test_kubectl_get_shows_the_columns(cluster_story: ClusterStory) -> None:
+    head, row = (line.split() for line in cluster_story.table.splitlines())
+    promoted = str(outputs_of(cluster_story.first)["cpt"]).removeprefix("sha256:")[:12]
+    assert head == ["NAME", "STAGE", "PROGRESS", "GATE", "PROMOTED", "READY", "AGE"]
+    assert row[:-1] == ["mini", "done", "7/7", "Passed", promoted, "True"]
+
+
+@pytest.mark.e2e
+def test_the_operator_meets_no_error_and_is_refused_nothing(cluster_story: ClusterStory) -> None:
+    log = cluster_story.installation.operator_log
+    account = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
+    refused = [
+        (event["verb"], event["requestURI"])
+        for event in cluster_story.installation.plane.audit_events()
+        if event["user"]["username"] == account and event["responseStatus"]["code"] == 403
+    ]
+    assert (refused, [line for line in log.splitlines() if TRACEBACK in line or "[ERROR" in line]) == ([], [])

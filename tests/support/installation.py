@@ -4,6 +4,7 @@ The control plane is real, the operator is the real program under its own accoun
 host through our kubelet. It must not know what is run on it.
 """
 
+import signal
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -64,7 +65,7 @@ class Installation:
 
 @contextmanager
 def installed(plane: ControlPlane, profiles: Mapping[str, Obj] = PROFILES) -> Iterator[Installation]:
-    """Install everything, and take it away from the nodes again: operator and kubelet end with the context."""
+    """Install everything; operator, kubelet and nodes end with the context, what they wrote stays."""
     folder = plane.folder / "bessemer"
     folder.mkdir()
     plane.kubectl(["apply", "--server-side", "-f", str(CRDS)])
@@ -78,9 +79,10 @@ def installed(plane: ControlPlane, profiles: Mapping[str, Obj] = PROFILES) -> It
         plane.processes.start(operator(plane, folder, profiles))
         yield Installation(plane, folder)
     finally:
-        for name in ("operator", "kubelet"):
+        for name in ("operator", "kubelet"):  # each lets go of what it holds
             if plane.processes.is_running(name):
-                plane.processes.stop(name)
+                plane.processes.stop(name, signal.SIGTERM)
+        plane.kubectl(["delete", "node", CPU_NODE, GPU_NODE])
 
 
 def kubelet(plane: ControlPlane, workdir: Path) -> Program:

@@ -115,7 +115,6 @@ class Runner:
 
     def await_ranks(self, stage: str, count: int) -> list[int]:
         """Wait until a training stage has this many ranks; their process ids by rank."""
-        self.await_pod(stage)
         wait_for(f"{count} ranks of {stage}", lambda: len(self._ranks()) == count, 60)
         return [pid for _, pid in sorted(self._ranks().items())]
 
@@ -193,6 +192,6 @@ def progress_at(port: str) -> int:
     """Per cent that the pod behind this port says are done; 0 while it does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=5) as answer:
-            return int(json.load(answer)["progressPercentage"])
+            return int(json.load(answer).get("progressPercentage", 0))
     except (OSError, http.client.HTTPException):
         return 0

@@ -21,6 +21,8 @@ DOCUMENTS = 300
 ITEMS = 120
 STEPS = 16
 TRAIN = {"maxSteps": STEPS, "globalBatchTokens": 512, "precision": "fp32"}
+TRAIN_PROFILE = "gpu-2"
+"""Two ranks a node on the test cluster; a local run has one profile under every name, which has two as well."""
 # Both ranks hold parts of everything, and documents share sequences.
 RANKS = {"zeroStage": 3, "microBatchSize": 4}
 TEXT = (
@@ -91,6 +93,7 @@ def build_pipeline(folder: Path) -> Document:
     prepare = {"decontaminate": {"against": ["bank"]}}
     spec = {
         "store": f"file://{folder}/store",
+        "profiles": {"train": TRAIN_PROFILE},
         "seed": 3,
         "data": {"texts": {"sources": [{"uri": f"file://{folder}/texts.jsonl"}], "prepare": prepare}},
         "stages": stages,

@@ -29,7 +29,7 @@ Logs of the operator: {operator}; of the pods: {pods}
 def example(plane: ControlPlane) -> Iterator[Installation]:
     """Install, write a small pipeline to try, and say how."""
     with installed(plane) as installation:
-        mini = write_mini(installation.folder / "mini", {"spec.profiles": {"train": "gpu-2"}})
+        mini = write_mini(installation.folder / "mini")
         say(
             USAGE.format(
                 cpu=CPU_NODE,

@@ -4,6 +4,7 @@
 verb `train` is called `bessemer_train_loss`; a name that ends in `_total` is a counter, any other a gauge.
 """
 
+import contextlib
 import json
 import sys
 import threading
@@ -78,11 +79,12 @@ def _handler(board: Board) -> type[BaseHTTPRequestHandler]:
                 self.send_error(404)
                 return
             body = page[1]()
-            self.send_response(200)
-            self.send_header("Content-Type", page[0])
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # whoever asked did not wait for the answer
+                self.send_response(200)
+                self.send_header("Content-Type", page[0])
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
             """Scrapes are not worth a line of log each."""

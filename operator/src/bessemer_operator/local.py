@@ -18,6 +18,7 @@ from bessemer_operator.cluster.protocol import NotFound, Ref
 from bessemer_operator.core.naming import ANNOTATION_REFRESH
 from bessemer_operator.core.profile import Profile
 from bessemer_operator.executor import Node, run_expander, run_node
+from bessemer_operator.executor.launch import PASSED_ON
 from bessemer_operator.reconcile.cache import Cache
 from bessemer_operator.reconcile.controller import Controller
 from bessemer_operator.reconcile.runtime import Runtime, run_local
@@ -52,6 +53,13 @@ def local_profiles(spec: PipelineSpec) -> Mapping[str, Profile]:
     """The local profile under every name that the pipeline uses."""
     names = {"default", *spec.profiles.model_dump().values(), *(stage.profile for stage in spec.stages)}
     return {name: LOCAL_PROFILE for name in names if name is not None}
+
+
+def passed_on() -> list[str]:
+    """What pods see of the user's environment: the usual allow-list, and the user's own S3 credentials, because
+    there is no Secret here that a profile could name.
+    """
+    return [*PASSED_ON, *(name for name in os.environ if name.startswith("AWS_"))]
 
 
 def is_settled(pipeline: Json) -> bool:
@@ -107,7 +115,7 @@ async def _until_settled(
     parts = [
         asyncio.create_task(run_local(runtime, cluster, quit_all)),
         asyncio.create_task(run_expander(cluster, quit_all)),
-        asyncio.create_task(run_node(cluster, [node], run.state / "node", quit_all, heartbeat_seconds=None)),
+        asyncio.create_task(run_node(cluster, [node], run.state / "node", quit_all, None, passed_on())),
     ]
     watching = asyncio.create_task(_watch(cluster, applied, on_change))
     stopped = asyncio.create_task(stop.wait())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,14 +117,15 @@ async def run_node(
     workdir: Path,
     stop: asyncio.Event,
     heartbeat_seconds: float | None = 10.0,
+    passed_on: Collection[str] = PASSED_ON,
 ) -> None:
     """Stand for `nodes` until `stop` is set, then shut down as a node does.
 
     `workdir` holds pods/ (logs, kept) and claims/ (volumes of claims, kept). `heartbeat_seconds=None` where nobody
-    watches node leases, as on a local run.
+    watches node leases, as on a local run. `passed_on` names what pods see of this process's environment.
     """
     workdir = workdir.resolve()  # pods have working directories of their own
-    host = Host(cluster, workdir, host_environment(os.environ), Ports(), now_stamp)
+    host = Host(cluster, workdir, host_environment(os.environ, passed_on), Ports(), now_stamp)
     kubelet = Kubelet(host, frozenset(node.name for node in nodes))
     workdir.mkdir(parents=True, exist_ok=True)
     await _register(cluster, nodes)
@@ -145,10 +146,10 @@ async def run_node(
         await asyncio.gather(*tasks, stopped, return_exceptions=True)
 
 
-def host_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def host_environment(environ: Mapping[str, str], passed_on: Collection[str] = PASSED_ON) -> dict[str, str]:
     """What a pod sees of this process's environment: an allow-list, and this Python's programs first on PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}"
-    return {**{name: environ[name] for name in PASSED_ON if name in environ}, "PATH": path}
+    return {**{name: environ[name] for name in passed_on if name in environ}, "PATH": path}
 
 
 async def _watch(kubelet: Kubelet) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import SystemRandom
 
@@ -46,12 +47,6 @@ class KilledStory:
         return "".join(path.read_text() for folder in folders for path in folder.glob("*.log"))
 
 
-def kill_runner(runner: Runner, process: Process) -> None:
-    process.kill()
-    process.communicate()
-    runner.await_quiet()
-
-
 def kill_everything(runner: Runner, process: Process) -> None:
     """The runner first, so that it can not take note of how the others end; then all at once."""
     for pid in (process.pid, *runner.left_over()):
@@ -70,25 +65,37 @@ def killed_story(local_story: LocalStory, tmp_path_factory: pytest.TempPathFacto
     edits = {"spec.store": f"file://{folder}/store"}
     runner = Runner(local_story.mini.write(edits, file=str(folder / "pipeline.yaml")))
     steps = {stage: SystemRandom().randint(1, STEPS - 4) for stage in ("pre", "cpt")}
-
-    process = runner.start()
-    runner.await_pod("data-texts")
-    kill_runner(runner, process)
-
-    process = runner.start()
-    victim = SystemRandom().choice(runner.await_ranks("pre", 2))
-    runner.await_step("pre", 100 * steps["pre"] // STEPS)
-    os.kill(victim, signal.SIGKILL)  # the runner goes on by itself
-    runner.await_ranks("cpt", 2)
-    runner.await_step("cpt", 100 * steps["cpt"] // STEPS)
-    kill_everything(runner, process)
-
-    for part in ("eval", "promote"):
-        process = runner.start()
-        runner.await_pod(part)
-        kill_runner(runner, process)
-
+    kill_at(runner, "data-texts")
+    with started(runner) as process:
+        victim = SystemRandom().choice(runner.await_ranks("pre", 2))
+        runner.await_step("pre", 100 * steps["pre"] // STEPS)
+        os.kill(victim, signal.SIGKILL)  # the runner goes on by itself
+        runner.await_ranks("cpt", 2)
+        runner.await_step("cpt", 100 * steps["cpt"] // STEPS)
+        kill_everything(runner, process)
+    kill_at(runner, "eval")
+    kill_at(runner, "promote")
     yield KilledStory(runner, runner.run(), steps)
+
+
+def kill_at(runner: Runner, part: str) -> None:
+    """Start, and SIGKILL the runner as soon as a pod of this part of the pipeline runs."""
+    with started(runner) as process:
+        runner.await_pod(part)
+        process.kill()
+        process.communicate()
+        runner.await_quiet()
+
+
+@contextmanager
+def started(runner: Runner) -> Iterator[Process]:
+    """A run that is gone when the context ends, whatever happened in it."""
+    process = runner.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_last_start_completes_the_pipeline(killed_story: KilledStory) -> None:

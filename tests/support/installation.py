@@ -67,7 +67,7 @@ class Installation:
 def installed(plane: ControlPlane, profiles: Mapping[str, Obj] = PROFILES) -> Iterator[Installation]:
     """Install everything; operator, kubelet and nodes end with the context, what they wrote stays."""
     folder = plane.folder / "bessemer"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     plane.kubectl(["apply", "--server-side", "-f", str(CRDS)])
     plane.kubectl(["wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS)])
     plane.create_namespace(NAMESPACE)

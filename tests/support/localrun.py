@@ -115,6 +115,7 @@ class Runner:
 
     def await_ranks(self, stage: str, count: int) -> list[int]:
         """Wait until a training stage has this many ranks; their process ids by rank."""
+        self.await_pod(stage)
         wait_for(f"{count} ranks of {stage}", lambda: len(self._ranks()) == count, 60)
         return [pid for _, pid in sorted(self._ranks().items())]
 

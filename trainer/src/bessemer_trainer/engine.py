@@ -67,14 +67,18 @@ class Engine:
     def optimizer(self) -> Any:  # noqa: ANN401 - DeepSpeed is untyped
         return self._engine.optimizer
 
-    def train(self, tokens: Array, documents: Array, targets_in_batch: int) -> float:
-        """Forward and backward of one micro batch, shape (micro, length); the sum of its losses in nats."""
+    def train(self, tokens: Array, documents: Array, targets_in_batch: int) -> Tensor:
+        """Forward and backward of one micro batch, shape (micro, length); the sum of its losses in nats.
+
+        It stays on the device: reading it would make a GPU wait.
+        """
         self._engine.train()
         loss = self._engine(self._tensor(tokens), self._tensor(documents))
         # DeepSpeed divides by the ranks and by the accumulation; together this is the mean over all targets.
         scale = self._plan.world_size * self._plan.accumulation / max(1, targets_in_batch)
         self._engine.backward(loss * scale)
-        return float(loss.detach())
+        total: Tensor = loss.detach().double()
+        return total
 
     def advance(self) -> None:
         """After every micro batch but the last: count it."""

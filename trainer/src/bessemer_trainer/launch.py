@@ -6,6 +6,7 @@ SIGTERM). Ranks are never restarted here: an attempt is one gang, and the operat
 It imports no torch and knows nothing of the work.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,10 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from bessemer_api.job import EXIT_PREEMPTED
+from bessemer_api.job import EXIT_PREEMPTED, REPORT_ENV
 
 _GRACE_SECONDS = 20.0
 """For the others, after a rank failed: time to write what they know. A gang without one rank can not save."""
@@ -61,6 +63,7 @@ def main() -> int:
     except ValueError as error:
         sys.stderr.write(f"error: SpecInvalid: PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK: {error}\n")
         return 64
+    _forget_report()
     workers: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, _frame: FrameType | None) -> None:
@@ -71,6 +74,14 @@ def main() -> int:
     for environment in environments:
         workers.append(subprocess.Popen([sys.executable, "-m", "bessemer_trainer"], env=environment))
     return wait_for(workers)
+
+
+def _forget_report() -> None:
+    """What an earlier pod left at the same path is not about this one. Kubernetes itself makes an empty file."""
+    path = os.environ.get(REPORT_ENV)
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).write_bytes(b"")
 
 
 def _signal_all(workers: Sequence[Worker], number: int) -> None:

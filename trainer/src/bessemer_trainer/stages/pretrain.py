@@ -192,13 +192,13 @@ def train_step(run: Run, step: int) -> StepRecord:
     began = time.monotonic()
     plan, shards = run.plan, run.inputs.shards
     targets = shards.targets_in(global_batch(plan, step))
-    total = 0.0
+    losses = []
     for index in range(plan.accumulation):
         if index:
             run.engine.advance()
         tokens, documents = shards.rows(micro_batch(plan, step, run.gang.rank, index))
-        total += run.engine.train(tokens, documents, targets)
-    loss = run.gang.sum([total])[0] / max(1, targets)
+        losses.append(run.engine.train(tokens, documents, targets))
+    loss = run.gang.sum([float(torch.stack(losses).sum())])[0] / max(1, targets)
     _require_finite("loss", loss, step)
     rate = learning_rate(run.inputs.train, step, plan.steps)
     norm = run.engine.step(rate)

@@ -114,9 +114,15 @@ def _refuse(pipeline: AdaptationPipeline, reason: str, message: str, now: dateti
             "observed_generation": pipeline.metadata.generation,
             "conditions": [*c.set_conditions(pipeline.status.conditions, wanted), *others],
             "current_stage": reason,
+            "observed_refresh": _refresh_of(pipeline),
         }
     )
     return Plan(status=status.wire(), events=_events(pipeline.status, status))
+
+
+def _refresh_of(pipeline: AdaptationPipeline) -> str:
+    token = pipeline.metadata.annotations.get(ANNOTATION_REFRESH, "")
+    return token if _TOKEN.fullmatch(token) else ""
 
 
 def _plan(scene: Scene, view: View, seen: Observed, now: datetime) -> Plan:
@@ -277,6 +283,8 @@ def _outdated_jobs(scene: Scene, seen: Observed, used: set[str]) -> list[Ref]:
 def _report(scene: Scene, view: View, status: PipelineStatus, seen: Observed) -> WorkState | None:
     """The HTML report, once there is something final to tell."""
     is_over = find_problem(view, status.stages) is not None or is_finished(scene.pipeline, view, status.stages)
+    if _is_told(scene, view):
+        return None
     if not is_over or view.resolve.report is None or scene.jobs.suspend:
         return None
     digests = {node.digest for node in view.nodes.values()}
@@ -290,6 +298,16 @@ def _report(scene: Scene, view: View, status: PipelineStatus, seen: Observed) ->
     )
     state, _ = scene.jobs.run("report", task)
     return state
+
+
+def _is_told(scene: Scene, view: View) -> bool:
+    """Whether the report of an earlier promotion still says all: a new one would lack its evidence, which is not
+    looked up again.
+    """
+    promotion = scene.spec.promotion
+    run = view.gates.get(promotion.gate) if promotion else None
+    is_kept = run is not None and run.summary.evidence_digest is not None and not run.states
+    return is_kept and bool(scene.pipeline.status.report)
 
 
 def _report_document(pipeline: AdaptationPipeline, status: PipelineStatus) -> Manifest:

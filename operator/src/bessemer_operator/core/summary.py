@@ -16,7 +16,7 @@ from bessemer_api.v1alpha1.stage import TrainingStage
 from bessemer_operator.core import conditions as c
 from bessemer_operator.core.attempts import WorkState
 from bessemer_operator.core.lineage import Node
-from bessemer_operator.core.naming import ANNOTATION_SUSPEND, short
+from bessemer_operator.core.naming import ANNOTATION_REFRESH, ANNOTATION_SUSPEND, short
 from bessemer_operator.core.view import View
 
 ANNOTATION_GENERATION = "bessemer.dev/generation"
@@ -38,8 +38,8 @@ def summarise(
     now: datetime,
 ) -> PipelineStatus:
     """The whole status. `stages` are the observed ones by input digest; `report` is the state of the report Job."""
-    rows = [_row(pipeline, node, stages) for node in view.nodes.values()]
-    gates = [run.summary for run in view.gates.values()]
+    rows = _rows(pipeline, view, stages)
+    gates = _gates(pipeline, view)
     problem = find_problem(view, rows)
     at = (now, pipeline.metadata.generation)
     wanted = _conditions(pipeline, view, rows, problem, at, report)
@@ -52,6 +52,7 @@ def summarise(
         stages=rows,
         gates=gates,
         channels=channels,
+        observed_refresh=pipeline.metadata.annotations.get(ANNOTATION_REFRESH, ""),
         current_stage=current.name if current else _phase_word(pipeline, view, problem),
         progress=f"{done}/{len(rows)}",
         gate=_release_gate(pipeline, gates),
@@ -69,7 +70,8 @@ def find_problem(view: View, rows: Iterable[StageSummary]) -> tuple[str, str] | 
     """Reason and message of what stops the pipeline for good; None while it can go on."""
     if view.resolve.phase == "Failed":
         return view.resolve.reason, f"resolve: {view.resolve.message}"
-    failed = next((row for row in rows if row.phase == "Failed"), None)
+    is_read = view.resolve.report is not None  # until then rows are what was known before
+    failed = next((row for row in rows if row.phase == "Failed" and is_read), None)
     if failed is not None:
         return "StageFailed", f"{failed.name}: {failed.message}"
     for run in view.gates.values():
@@ -104,6 +106,22 @@ def is_finished(pipeline: AdaptationPipeline, view: View, rows: Iterable[StageSu
     return view.resolve.report is not None and gates_over and all(row.phase == "Succeeded" for row in rows)
 
 
+def _rows(pipeline: AdaptationPipeline, view: View, stages: Mapping[str, TrainingStage]) -> list[StageSummary]:
+    """A line a node; while the world is read again, what was known of the same nodes stays in sight."""
+    before = pipeline.status.stages
+    if view.resolve.report is None and [row.name for row in before] == list(view.nodes):
+        return list(before)
+    return [_row(pipeline, node, stages) for node in view.nodes.values()]
+
+
+def _gates(pipeline: AdaptationPipeline, view: View) -> list[GateSummary]:
+    """A verdict a gate; while the world is read again, the verdicts that were known stay, with their numbers."""
+    before = pipeline.status.gates
+    if view.resolve.report is None and [gate.name for gate in before] == list(view.gates):
+        return list(before)
+    return [run.summary for run in view.gates.values()]
+
+
 def _row(pipeline: AdaptationPipeline, node: Node, stages: Mapping[str, TrainingStage]) -> StageSummary:
     seen = stages.get(node.digest or "")
     if seen is None:
@@ -111,7 +129,7 @@ def _row(pipeline: AdaptationPipeline, node: Node, stages: Mapping[str, Training
     status, generation = seen.status, str(pipeline.metadata.generation)
     is_older = seen.metadata.annotations.get(ANNOTATION_GENERATION, generation) != generation
     condition = c.find(status.conditions, c.READY)
-    waits = condition is not None and condition.status != "True" and condition.reason not in {"Started", "Running"}
+    waits = condition is not None and condition.status != "True" and condition.reason != "Running"
     progress = status.progress
     return StageSummary(
         name=node.name,

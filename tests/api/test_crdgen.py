@@ -125,8 +125,10 @@ def test_a_crd_has_status_columns_and_categories(kind: type[BaseModel]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS[1:], ids=lambda kind: kind.__name__)
 def test_inputs_are_immutable(kind: type[BaseModel]) -> None:
-    inputs = schema_of(kind)["properties"]["spec"]["properties"]["inputs"]
-    assert {"rule": "self == oldSelf", "message": "spec.inputs is immutable"} in inputs["x-kubernetes-validations"]
+    spec = schema_of(kind)["properties"]["spec"]["properties"]
+    for name in ("inputs", "inputDigest"):
+        rule = {"rule": "self == oldSelf", "message": f"spec.{name} is immutable"}
+        assert rule in spec[name]["x-kubernetes-validations"]
 
 
 def test_an_optional_field_is_its_type_and_not_required() -> None:

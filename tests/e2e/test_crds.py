@@ -92,6 +92,8 @@ def test_inputs_can_not_change_and_the_rest_can(cluster: ControlPlane, kind: str
     cluster.kubectl(["patch", *target, '{"spec": {"profile": "big", "suspend": true, "limits": {"maxAttempts": 5}}}'])
     with pytest.raises(KubectlError, match=r"spec\.inputs is immutable"):
         cluster.kubectl(["patch", *target, '{"spec": {"inputs": {"seed": 7}}}'])
+    with pytest.raises(KubectlError, match=r"spec\.inputDigest is immutable"):
+        cluster.kubectl(["patch", *target, f'{{"spec": {{"inputDigest": "sha256:{"1" * 64}"}}}}'])
     cluster.kubectl(["delete", NAMES[kind], name, f"--namespace={NAMESPACE}"])
 
 

@@ -4,9 +4,9 @@ An Evaluation measures one checkpoint on one range of one bank. It is named by t
 same measurement is never made twice; its result is immutable once written.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bessemer_api.base import Conditions, Metadata, Model
 from bessemer_api.fields import AxisName, Digest, Name, ShortText, StoreUrl, Text, Token, Uri
@@ -76,6 +76,13 @@ class EvaluationInputs(Model):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the forward pass.")
     seed: int = Field(0, ge=0, le=2**31, description="Seed of anything random.")
     recipe: int = Field(1, ge=1, le=1000, description="Version of the evaluator; a change of results changes it.")
+    cel: ClassVar[tuple[tuple[str, str], ...]] = (("self.end > self.start", "end must be larger than start"),)
+
+    @model_validator(mode="after")
+    def _some_items(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError("end must be larger than start")
+        return self
 
 
 class EvaluationSpec(Model):
@@ -88,7 +95,12 @@ class EvaluationSpec(Model):
             "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputs is immutable"}]
         },
     )
-    input_digest: Digest = Field(description="Digest of inputs.")
+    input_digest: Digest = Field(
+        description="Digest of inputs. Immutable.",
+        json_schema_extra={
+            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputDigest is immutable"}]
+        },
+    )
     profile: Name = Field("default", description="Profile of the pods.")
     limits: Limits = Field(default_factory=lambda: Limits.model_validate({}), description="When to give up.")
     suspend: bool = Field(False, description="Stop after the running attempt has ended or saved.")

@@ -46,7 +46,12 @@ class MergeSpec(Model):
             "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputs is immutable"}]
         },
     )
-    input_digest: Digest = Field(description="Digest of inputs.")
+    input_digest: Digest = Field(
+        description="Digest of inputs. Immutable.",
+        json_schema_extra={
+            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputDigest is immutable"}]
+        },
+    )
     profile: Name = Field("default", description="Profile of the pods.")
     limits: Limits = Field(default_factory=lambda: Limits.model_validate({}), description="When to give up.")
     suspend: bool = Field(False, description="Start no further attempt.")

@@ -93,7 +93,12 @@ class StageSpec(Model):
             "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputs is immutable"}]
         },
     )
-    input_digest: Digest = Field(description="Digest of inputs.")
+    input_digest: Digest = Field(
+        description="Digest of inputs. Immutable.",
+        json_schema_extra={
+            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputDigest is immutable"}]
+        },
+    )
     profile: Name = Field("default", description="Profile of the pods.")
     nodes: int = Field(1, ge=1, le=4096, description="Nodes of a training stage.")
     deepspeed: DeepSpeed = Field(default_factory=lambda: DeepSpeed.model_validate({}), description="DeepSpeed.")

@@ -130,7 +130,7 @@ CASES = (
     ),
     Case("a_merge_is_accepted", kind="MergeJob"),
     Case("an_evaluation_is_accepted", kind="Evaluation"),
-    Case("an_empty_range_is_refused", "end must be larger than start", {"spec.inputs.end": 0}, "Evaluation"),
+    Case("an_empty_range_is_refused", "end must be larger than start", {"spec.inputs.start": 200}, "Evaluation"),
 )
 """Rules over several fields."""
 

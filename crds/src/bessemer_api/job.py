@@ -98,7 +98,7 @@ class AxisEvidence(Model):
     p_hold: float = Field(ge=0, le=1, description="p of H0: d <= -notWorseThan.")
     p_worse: float = Field(ge=0, le=1, description="p of H0: d >= -notWorseThan; small proves worse.")
     p_no_win: float = Field(
-        ge=0, le=1, description="p of H0: d >= winBy; small proves that there is no win; 1 without winBy."
+        ge=0, le=1, description="p of H0: d >= winBy; small proves no win; 1 without winBy."
     )
     baseline_mean: float
     candidate_mean: float

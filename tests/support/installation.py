@@ -147,6 +147,6 @@ RULES = [
     rule("batch", "jobs", "get list watch create delete"),
     rule("", "pods", "get list watch"),
     rule("", "configmaps", "get create"),
-    rule("", "events", "create patch"),
+    rule("", "events", "get create patch"),
     rule("coordination.k8s.io", "leases", "get create update"),
 ]

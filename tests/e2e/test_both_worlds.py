@@ -106,21 +106,26 @@ class ClusterStory:
     first: Obj
     table: str
     edited: Obj
-    pods: list[Obj]
+    placed: dict[str, str]
+    """Node of each pod by its name, as the scheduler said; also of pods that are gone by now."""
     attempts: list[Obj]
 
-    def pods_of(self, stage: str, attempt: int = 0) -> list[Obj]:
-        """Pods of a stage by name, of its first object or a later one."""
-        names = [
-            row["object"] for row in (self.first, self.edited)[attempt]["status"]["stages"] if row["name"] == stage
-        ]
-        found = [pod for pod in self.pods if pod["metadata"]["name"].startswith(f"{names[0]}-a")]
-        return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
+    def pods_of(self, pipeline: Obj, stage: str) -> list[str]:
+        """What the pods of a stage's object are called, behind the name of the object."""
+        name = next(row["object"] for row in pipeline["status"]["stages"] if row["name"] == stage)
+        return sorted(pod.removeprefix(f"{name}-") for pod in self.placed if pod.startswith(f"{name}-a"))
 
 
 def get_all(plane: ControlPlane, kinds: str) -> list[Obj]:
     found = json.loads(plane.kubectl(["get", kinds, "-n", TEAM, "-o", "json", "--show-managed-fields"]))
     return list(found["items"])
+
+
+def placements(plane: ControlPlane) -> dict[str, str]:
+    """Node by pod, from the events of the scheduler."""
+    events = [event for event in get_all(plane, "events") if event["reason"] == "Scheduled"]
+    assert {event["reportingComponent"] for event in events} == {"default-scheduler"}
+    return {event["involvedObject"]["name"]: event["message"].rpartition(" ")[2] for event in events}
 
 
 def apply_and_wait(plane: ControlPlane, file: Path, condition: str) -> Obj:
@@ -146,8 +151,8 @@ def cluster_story(local_story: LocalStory, control_plane: ControlPlane) -> Itera
             on_two_nodes = {"spec.stages.2.nodes": 2, "spec.stages.2.profile": "gpu-1"}
             file = mini.write({LEARNING_RATE: WORSE_RATE, **on_two_nodes}, file="two-nodes.yaml")
             edited = apply_and_wait(plane, file, "Stalled")
-            pods, attempts = get_all(plane, "pods"), get_all(plane, "jobs,pytorchjobs")
-            yield ClusterStory(installation, first, table, edited, pods, attempts)
+            attempts = get_all(plane, "jobs,pytorchjobs")
+            yield ClusterStory(installation, first, table, edited, placements(plane), attempts)
     finally:
         mini.store.rename(mini.folder / "store-of-the-cluster")
         aside.rename(mini.store)
@@ -169,20 +174,25 @@ def test_an_edit_that_trains_on_two_nodes_gives_the_same_checkpoint_and_the_same
 ) -> None:
     """Two pods of one rank each, instead of one pod of two: the mathematics is the same."""
     assert summary_of(cluster_story.edited) == summary_of(local_story.edited.pipeline)
-    names = [pod["metadata"]["name"].rpartition("-a1-")[2] for pod in cluster_story.pods_of("cpt", 1)]
-    assert names == ["master-0", "worker-0"]
+    assert cluster_story.pods_of(cluster_story.first, "cpt") == ["a1-master-0"]
+    assert cluster_story.pods_of(cluster_story.edited, "cpt") == ["a1-master-0", "a1-worker-0"]
 
 
 @pytest.mark.e2e
 def test_the_scheduler_puts_training_on_gpu_nodes_and_everything_else_on_cpu_nodes(cluster_story: ClusterStory) -> None:
-    gpus = {
-        pod["metadata"]["name"]: int(pod["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", 0))
-        for pod in cluster_story.pods
-    }
-    placed = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in cluster_story.pods}
-    trained = [cluster_story.pods_of("pre"), cluster_story.pods_of("cpt"), cluster_story.pods_of("cpt", 1)]
-    assert [[gpus[pod["metadata"]["name"]] for pod in pods] for pods in trained] == [[2], [2], [1, 1]]
-    assert placed == {name: GPU_NODE if count else CPU_NODE for name, count in gpus.items()}
+    trains = {name: "-master-" in name or "-worker-" in name for name in cluster_story.placed}
+    assert sum(trains.values()) == 4
+    assert cluster_story.placed == {name: GPU_NODE if is_training else CPU_NODE for name, is_training in trains.items()}
+
+
+@pytest.mark.e2e
+def test_a_training_pod_asks_for_the_gpus_of_its_profile_and_has_a_rank_for_each(cluster_story: ClusterStory) -> None:
+    asked = []
+    for job in (item["spec"] for item in cluster_story.attempts if item["kind"] == "PyTorchJob"):
+        replicas = job["pytorchReplicaSpecs"].values()
+        limits = [each["template"]["spec"]["containers"][0]["resources"]["limits"] for each in replicas]
+        asked.append((job["nprocPerNode"], [limit["nvidia.com/gpu"] for limit in limits]))
+    assert sorted(asked) == [("1", ["1", "1"]), ("2", ["2"]), ("2", ["2"])]
 
 
 @pytest.mark.e2e

@@ -2,17 +2,24 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bessemer_api.job import MAX_REPORT_BYTES, REPORT_ENV, SPEC_ENV, RunError, RunReport
+from bessemer_api.v1alpha1.data import Source
 from bessemer_trainer.__main__ import fit, main
+from bessemer_trainer.backends import disk_errors
 from bessemer_trainer.context import Progress
+from bessemer_trainer.data import pin_sources
+from bessemer_trainer.errors import TransientError
 from bessemer_trainer.metrics import Board, serve
 from tests.trainer.support import Pod, make_tokenizer, run_digest, store_in, texts
 
@@ -129,6 +136,89 @@ def test_a_bug_leaves_a_report_and_exit_1(
     assert code == 1
     assert report.error == RunError(reason="Crashed", message="ZeroDivisionError: division by zero")
     assert "Traceback" in capfd.readouterr().err
+
+
+def test_a_stop_that_comes_while_a_tokenizer_is_read_is_no_error_of_the_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM strikes inside the handler of all errors that surrounds the library."""
+    tokenizer = make_tokenizer(store_in(tmp_path), tmp_path)
+    parts = [{"name": "d", "digest": _prepared(tmp_path)}]
+    stage = {"method": "mixture", "mixture": {"parts": parts, "tokenizer": tokenizer, "sequenceLength": 16}}
+    document = _tokenizer_spec(tmp_path, "") | {"stage": stage}
+    monkeypatch.setattr(
+        "bessemer_trainer.token_cache.Tokenizer.from_file", lambda _: signal.raise_signal(signal.SIGTERM)
+    )
+    pod = Pod(tmp_path / "pod", document)
+    for name, value in pod.variables().items():
+        monkeypatch.setenv(name, value)
+    assert main() == 143
+    assert not (tmp_path / "pod/report.json").exists()
+
+
+def test_a_disk_that_fills_up_outside_of_training_is_one_line_and_exit_75(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE stands in for a full disk: the real write(2) of `prepare` fails in the middle of its documents."""
+    source = tmp_path / "source.jsonl"
+    source.write_text("".join(json.dumps({"text": f"document {n}"}) + "\n" for n in range(2000)))
+    sources = [{"uri": str(source)}]
+    content = pin_sources([Source.model_validate(item) for item in sources])
+    stage = {"method": "prepare", "prepare": {"sources": sources, "content": content, "rules": {}}}
+    pod = Pod(tmp_path / "pod", _tokenizer_spec(tmp_path, "") | {"stage": stage})
+    command = [sys.executable, "-c", _LIMITED]
+    done = subprocess.run(command, env=pod.variables(), stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: DiskFull: ")
+    assert "Traceback" not in done.stderr
+    error = pod.report().error
+    assert error
+    assert error.reason == "DiskFull"
+
+
+_LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+from bessemer_trainer.__main__ import main
+sys.exit(main())
+"""
+
+
+def _tofile(folder: Path) -> None:
+    with (folder / "array").open("wb") as file:
+        np.zeros(10_000).tofile(file)
+
+
+def _tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+
+    Tokenizer(BPE({f"word{number}": number for number in range(5000)}, [])).save(str(folder / "tokenizer.json"))
+
+
+def _tensors(folder: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"weight": np.zeros(10_000)}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("write", [_tofile, _tokenizer, _tensors])
+def test_a_full_disk_is_understood_from_every_library_that_writes(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    import resource
+
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(TransientError, match=r"is full|allows no larger file") as caught, disk_errors("here"):
+            write(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.reason == "DiskFull"
+
+
+def test_an_error_that_is_none_of_the_disk_stays_what_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), disk_errors("here"):
+        raise ZeroDivisionError
 
 
 LONG = ["x" * 1024, "\N{SNOWMAN}" * 1024, '"' * 1024, "\x01" * 1024]

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from bessemer_api.digest import canonical_json
 from bessemer_api.job import MAX_REPORT_BYTES, METRICS_PORT_ENV, REPORT_ENV, SPEC_ENV, RunError, RunReport, RunSpec
+from bessemer_trainer.backends import disk_errors
 from bessemer_trainer.context import Context, Outcome, Progress
 from bessemer_trainer.errors import PermanentError, Preempted, TrainerError
 from bessemer_trainer.metrics import Board, serve
@@ -51,8 +52,6 @@ def _guarded() -> int:
         _say(f"error: {error}")
         _write_error(spec, error.reason, error.message)
         return error.exit_code
-    except Preempted:
-        raise
     except Exception as error:  # noqa: BLE001 - the last resort: a bug must still leave a report
         traceback.print_exc()
         _write_error(spec, "Crashed", f"{type(error).__name__}: {error}")
@@ -70,7 +69,8 @@ def _run(spec: RunSpec) -> int:
     report = _earlier_report(spec, store)
     if report is None:
         context = Context(spec, store, scratch, _progress(spec))
-        outcome = _load(spec)(context)
+        with disk_errors(str(scratch)):  # a verb names the file where it can; whatever is left is about scratch space
+            outcome = _load(spec)(context)
         if _rank() != 0:
             return 0
         report = _record(spec, store, _report_of(spec, outcome))

@@ -8,16 +8,21 @@ or not at all. Errors of the world become PermanentError or TransientError here,
 import contextlib
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from bessemer_trainer.errors import PermanentError, TransientError
+from bessemer_trainer.errors import PermanentError, TrainerError, TransientError
 
 MANIFEST = "manifest.json"
 _FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has used up its quota", errno.EFBIG: "allows no larger file"}
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""numpy's tofile says it without a number."""
+_NUMBER = re.compile(r"\(os error (\d+)\)")
+"""Libraries in Rust (safetensors, tokenizers) say it in the text alone."""
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
@@ -40,18 +45,38 @@ def disk_errors(where: str) -> Iterator[None]:
     """Turn an OSError into an error that says what to do: a full disk may be helped, a refusal may not."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise TransientError(
-                "DiskFull",
-                f"{where} {_FULL[error.errno]} ({error.strerror}); free space or enlarge it; "
-                "the next attempt continues from the newest checkpoint",
-            ) from error
-        if error.errno in _REFUSED:
-            raise PermanentError(
-                "StoreUnusable", f"{error.filename or where}: {error.strerror}; the pod's user needs write access to it"
-            ) from error
-        raise TransientError("StoreFailed", f"{error.filename or where}: {error.strerror or error}") from error
+    except TrainerError:
+        raise
+    except Exception as error:
+        explained = _explain(where, error)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explain(where: str, error: Exception) -> TrainerError | None:
+    """What to do about an error of the disk; None for an error that is none."""
+    number = _number(error)
+    if number in _FULL:
+        return TransientError(
+            "DiskFull",
+            f"{where} {_FULL[number]} ({os.strerror(number)}); free space or enlarge it; "
+            "the next attempt continues from the newest checkpoint",
+        )
+    if not isinstance(error, OSError):
+        return None
+    place = error.filename or where
+    if number in _REFUSED:
+        return PermanentError("StoreUnusable", f"{place}: {error.strerror}; the pod's user needs write access to it")
+    return TransientError("StoreFailed", f"{place}: {error.strerror or error}")
+
+
+def _number(error: Exception) -> int:
+    """The errno, wherever the library left it; 0 when there is none."""
+    if isinstance(error, OSError):
+        return errno.ENOSPC if _SHORT_WRITE.fullmatch(str(error)) else error.errno or 0
+    found = _NUMBER.search(str(error))
+    return int(found[1]) if found else 0
 
 
 def fsync_folder(folder: Path) -> None:

@@ -31,7 +31,10 @@ class TransientError(TrainerError):
     exit_code = EXIT_TRANSIENT
 
 
-class Preempted(Exception):  # noqa: N818 - not an error: the work was asked to stop, and did
-    """Asked to stop by SIGTERM. A training stage has saved before it raises this."""
+class Preempted(BaseException):
+    """Asked to stop by SIGTERM. A training stage has saved before it raises this.
+
+    Like KeyboardInterrupt it is no Exception: it comes at any line, and no handler of errors may take it for one.
+    """
 
     exit_code: ClassVar[int] = EXIT_PREEMPTED

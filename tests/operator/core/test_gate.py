@@ -297,12 +297,37 @@ def test_an_axis_at_the_floor_may_still_be_won_at_a_later_look():
     assert (decision.verdict, decision.next_look) == ("Inconclusive", 3)
 
 
-def test_an_axis_at_the_floor_that_can_not_be_won_is_invalid_at_once():
-    axes = [*a_gate().axes[:3], GateAxis(name="creative", not_worse_than=0.05)]
-    report = four([WON, WON, WON, WON], look=1)
-    found = [*report.axes[:3], report.axes[3].model_copy(update=FLOOR)]
-    decision = judged(a_gate().model_copy(update={"axes": axes}), report.model_copy(update={"axes": found}))
-    assert (decision.verdict, decision.reason) == ("Invalid", "BaselineAtFloor")
+HOLD_ONLY = [*a_gate().axes[:3], GateAxis(name="creative", not_worse_than=0.05)]
+CLEAR = (480, 0)  # passes at the first look
+
+
+@pytest.mark.parametrize(
+    ("short", "reason"),
+    [
+        ({**FLOOR}, "BaselineAtFloor"),
+        ({"clusters": 19}, "TooFewClusters"),
+        ({"largest_cluster_share": 0.11}, "TooFewClusters"),
+        ({"clusters": 19, "p_worse": 0.0}, "TooFewClusters"),
+    ],
+    ids=["a held axis at the floor", "19 clusters", "one large cluster", "19 clusters that seem to be worse"],
+)
+def test_what_more_items_may_mend_ends_no_gate_before_its_last_look(short, reason):
+    gate = a_gate().model_copy(update={"axes": HOLD_ONLY})
+    found = []
+    for look in (1, 2, 3):
+        report = four([CLEAR] * 4, look=look)
+        assert judged(gate, report).verdict == "Passed"
+        axes = [*report.axes[:3], report.axes[3].model_copy(update=short)]
+        decision = judged(gate, report.model_copy(update={"axes": axes}))
+        found.append((decision.verdict, decision.reason, decision.next_look))
+        assert "creative" in decision.message
+    assert found == [("Inconclusive", "NextLook", 2), ("Inconclusive", "NextLook", 3), ("Invalid", reason, None)]
+
+
+def test_an_anchor_with_too_few_clusters_waits_for_the_last_look_too():
+    anchors = [evidence("creative", 120, 0, 300, clusters=19)]
+    decision = judged(a_gate(), four([CLEAR] * 4, look=1, anchors=anchors), anchors=["creative"])
+    assert (decision.verdict, decision.next_look) == ("Inconclusive", 2)
 
 
 def test_nothing_learnt_at_the_floor_fails():

@@ -243,11 +243,13 @@ def _spread(case: Case) -> Decision | None:
 
 
 def _clusters(case: Case) -> Decision | None:
+    """Without enough clusters nothing is shown, neither good nor bad; a later look may have enough."""
     for _, e in case.axes + case.anchors:
         if e.clusters < MIN_CLUSTERS or e.largest_cluster_share > MAX_CLUSTER_SHARE:
             found = f"{e.clusters} clusters, the largest with {e.largest_cluster_share:.0%} of the items"
             needed = f"at least {MIN_CLUSTERS}, none with over {MAX_CLUSTER_SHARE:.0%}"
-            return _invalid(Reason.CLUSTERS, f"Axis {e.name}: {found}; expected {needed}.")
+            message = f"Axis {e.name}: {found}; expected {needed}."
+            return _invalid(Reason.CLUSTERS, message) if case.is_last else _next_look(case, message)
     return None
 
 
@@ -261,9 +263,9 @@ def _at_floor(case: Case) -> tuple[Pair, ...]:
 
 
 def _floor(case: Case) -> Decision | None:
-    """A win from the floor is a win; only holding there is free. So an axis with winBy may still be won later."""
-    for axis, e in _at_floor(case):
-        if axis.win_by is None or (case.is_last and _gate_p(case) <= case.alpha):
+    """A win from the floor is a win; only holding there is free. With more items the bound may leave the floor."""
+    for axis, e in _at_floor(case) if case.is_last else ():
+        if axis.win_by is None or _gate_p(case) <= case.alpha:
             low = f"the baseline may score as little as {e.baseline_low:.3f}"
             floor = f"under chance {e.chance:.3f} plus the margin {axis.not_worse_than:g}"
             return _invalid(Reason.FLOOR, f"Axis {e.name}: {low}, {floor}: not being worse would be free.")
@@ -331,7 +333,11 @@ def _passed(case: Case) -> Decision | None:
 def _go_on(case: Case) -> Decision:
     if case.is_last:
         return Decision("Failed", Reason.NOT_SHOWN, f"Not shown at the last look: {_score(case)}")
-    return Decision("Inconclusive", Reason.NEXT_LOOK, f"Not yet shown: {_score(case)}", next_look=case.report.look + 1)
+    return _next_look(case, f"Not yet shown: {_score(case)}")
+
+
+def _next_look(case: Case, message: str) -> Decision:
+    return Decision("Inconclusive", Reason.NEXT_LOOK, message, next_look=case.report.look + 1)
 
 
 def _gate_p(case: Case) -> float:
@@ -377,7 +383,7 @@ def _score(case: Case) -> str:
         p = stats.partial_conjunction([e.p_win for e in case.winnable], at_least)
         text = f"{won} of {len(case.winnable)} axes won, {at_least} needed (p {p:.2g}); {text}"
     floor = [e.name for _, e in _at_floor(case)]
-    return f"{text}; at the floor, so a win is needed: {_list(floor)}." if floor else f"{text}."
+    return f"{text}; at the floor, where holding is free: {_list(floor)}." if floor else f"{text}."
 
 
 def _where(case: Case) -> str:

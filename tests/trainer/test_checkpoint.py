@@ -110,8 +110,8 @@ def _fill(step: int) -> Callable[[ShardWriter], None]:
     return fill
 
 
-def _checkpoints(store: Store, folder: Path, disk: Disk | None = None) -> Checkpoints:
-    return Checkpoints(store, RUN, Gang(), folder / "scratch", disk)
+def _checkpoints(store: Store, folder: Path, disk: Disk | None = None, owner: str = "uid") -> Checkpoints:
+    return Checkpoints(store, RUN, owner, Gang(), folder / "scratch", disk)
 
 
 def _save(store: Store, folder: Path, step: int, disk: Disk | None = None) -> Checkpoints:
@@ -229,13 +229,74 @@ def test_a_damaged_newest_gives_way_to_the_older_one(
 def test_names_that_are_no_checkpoints_are_left_alone(store: Store, tmp_path: Path) -> None:
     _save(store, tmp_path, 1)
     run = tmp_path / "store" / RUN
-    for name in ("step-99", "step-x-0123456789ab", "step-5-0123456789ab", "other", ".tmp-7-1"):
+    for name in ("step-99", "step-x-0123456789ab", "step-5-0123456789ab", "other", ".tmp-7"):
         (run / name).mkdir()
         (run / name / "manifest.json").write_text("{}")
     (run / "latest").write_text("global_step99")
     assert _newest(store, tmp_path) == 1
     assert (run / "other/manifest.json").exists()
-    assert not (run / ".tmp-7-1").exists()
+    assert (run / ".tmp-7").exists()
+
+
+def test_what_another_run_has_not_finished_is_left_to_it_for_a_day(store: Store, tmp_path: Path) -> None:
+    run = tmp_path / "store" / RUN
+    with pytest.raises(Killed):
+        _save(store, tmp_path, 1, DyingDisk(10))
+    (unfinished,) = run.glob(".tmp-*")
+    _checkpoints(store, tmp_path, owner="another").newest(META)
+    assert unfinished.exists()
+    now = unfinished.stat().st_mtime
+    os.utime(unfinished, (now - 23 * 3600, now - 23 * 3600))
+    _checkpoints(store, tmp_path, owner="another").newest(META)
+    assert unfinished.exists()
+    os.utime(unfinished, (now - 24 * 3600 - 1, now - 24 * 3600 - 1))
+    _checkpoints(store, tmp_path, owner="another").newest(META)
+    assert not unfinished.exists()
+
+
+@pytest.mark.parametrize("is_equal", [True, False], ids=["equal bytes", "other bytes"])
+def test_two_runs_that_save_in_one_folder_at_once_both_end_with_verified_checkpoints(
+    store: Store, tmp_path: Path, is_equal: bool
+) -> None:
+    """Two pipelines with the same stage: while one is in the middle of a save, the other starts and saves too."""
+    ours, theirs = (_checkpoints(store, tmp_path, owner=owner) for owner in ("ours", "theirs"))
+    other = META if is_equal else META | {"versions": "other"}
+
+    def interrupted(step: int) -> Callable[[ShardWriter], None]:
+        def fill(writer: ShardWriter) -> None:
+            first, *rest = _payload(step).items()
+            writer.write(*first)
+            theirs.newest(META)
+            theirs.save(step, 1, _fill(step), other)
+            theirs.retain(2)
+            for path, data in rest:
+                writer.write(path, data)
+
+        return fill
+
+    for step in (10, 20, 30):
+        ours.save(step, 1, interrupted(step), META)
+        ours.retain(2)
+    assert sorted(set(_steps(tmp_path))) == [20, 30]
+    assert len(_steps(tmp_path)) == (2 if is_equal else 4)
+    assert not list((tmp_path / "store" / RUN).glob(".tmp-*"))
+    for owner in ("ours", "theirs"):
+        checkpoints = _checkpoints(store, tmp_path, owner=owner)
+        for name, manifest in checkpoints._visible():
+            assert checkpoints._check(name, manifest, tmp_path / "store" / RUN / name) == ""
+        found = checkpoints.newest(META)
+        assert found
+        assert (found.step, _content(found)) == (30, _payload(30))
+
+
+def test_one_that_is_behind_never_removes_what_another_run_saved_later(store: Store, tmp_path: Path) -> None:
+    for step in (70, 80):
+        _checkpoints(store, tmp_path, owner="ahead").save(step, 1, _fill(step), META)
+    behind = _checkpoints(store, tmp_path, owner="behind")
+    for step in (10, 20, 30):
+        behind.save(step, 1, _fill(step), META)
+        behind.retain(1)
+    assert _steps(tmp_path) == [30, 70, 80]
 
 
 REFUSED: list[tuple[str, Gang, Mapping[str, Any], str, str]] = [
@@ -257,7 +318,7 @@ def test_a_checkpoint_that_can_not_be_resumed_is_refused_with_what_to_do(
     _, gang, expected, reason, words = case
     _save(store, tmp_path, 1)
     with pytest.raises(PermanentError, match=words) as caught:
-        Checkpoints(store, RUN, gang, tmp_path).newest(expected)
+        Checkpoints(store, RUN, "uid", gang, tmp_path).newest(expected)
     assert caught.value.reason == reason
     assert "rerun-from" in caught.value.message
 

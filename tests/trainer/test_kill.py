@@ -35,7 +35,7 @@ def _pod(inputs: Inputs, folder: Path, name: str, attempt: int = 1) -> Pod:
 
 def _steps_seen(inputs: Inputs, name: str) -> int:
     """Step of the newest checkpoint; every visible one must be whole."""
-    checkpoints = Checkpoints(inputs.store, run_key(run_digest(name)), Gang(), Path("/nonexistent"))
+    checkpoints = Checkpoints(inputs.store, run_key(run_digest(name)), name, Gang(), Path("/nonexistent"))
     visible = checkpoints._visible()
     for checkpoint, manifest in visible:
         folder = Path(inputs.url.removeprefix("file://")) / run_key(run_digest(name)) / checkpoint

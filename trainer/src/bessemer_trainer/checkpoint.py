@@ -5,11 +5,14 @@ first 12 digits of the manifest's sha256. Whatever has no such manifest does not
 written and verified before they are read.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -23,6 +26,9 @@ from bessemer_trainer.disk import Disk
 from bessemer_trainer.dist import Gang
 from bessemer_trainer.errors import PermanentError, TransientError
 from bessemer_trainer.store import FileEntry, Manifest, Store, describe, is_safe_path
+
+_ABANDONED_SECONDS = 86_400
+"""An unfinished save that nobody added a file to for so long will never be finished."""
 
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{12})")
 _ENTRIES = TypeAdapter(list[FileEntry])
@@ -129,9 +135,11 @@ class Found:
 class Checkpoints:
     """The checkpoints of one run folder. Every method is called by all ranks together."""
 
-    def __init__(self, store: Store, run: str, gang: Gang, scratch: Path, disk: Disk | None = None) -> None:
+    def __init__(self, store: Store, run: str, owner: str, gang: Gang, scratch: Path, disk: Disk | None = None) -> None:
+        """`owner`: equal on all ranks and in all attempts of one stage, different in another that trains the same."""
         self._store = store
         self._run = run
+        self._owner = hashlib.sha256(owner.encode()).hexdigest()[:12]
         self._gang = gang
         self._disk = disk or Disk()
         self._local = store.backend.local_path(run)
@@ -145,7 +153,7 @@ class Checkpoints:
 
         Raises TransientError(DiskFull | StoreFailed); what was saved before stays.
         """
-        folder = (self._local or self._scratch) / f".tmp-{step}-{attempt}"
+        folder = (self._local or self._scratch) / f".tmp-{self._owner}-{step}-{attempt}"
         try:
             self._gang.agree(lambda: self._prepare(folder))
             writer = ShardWriter(self._disk, folder, self._gang.rank)
@@ -156,12 +164,12 @@ class Checkpoints:
             else:
                 self._publish_objects(folder, step, meta, entries)
         except (TransientError, PermanentError):
-            if self._owns(folder):
+            if self._removes():
                 shutil.rmtree(folder, ignore_errors=True)  # gives the space back; it was never visible
             raise
         self._verified.add(step)
 
-    def _owns(self, folder: Path) -> bool:
+    def _removes(self) -> bool:
         """Shared folder: the first rank. Scratch: the first rank of each pod."""
         return self._gang.is_first if self._local is not None else self._gang.local_rank == 0
 
@@ -184,11 +192,19 @@ class Checkpoints:
                 self._disk.remove(folder / f"rank-{rank}.json")
             _write_file(self._disk, folder / MANIFEST, manifest)
             self._disk.sync_folder(folder)
-            final = folder.parent / name
-            if final.exists():  # an equal one that was found damaged
-                self._remove_folder(final)
+            self._make_visible(folder, folder.parent / name, manifest, entries)
+
+    def _make_visible(self, folder: Path, final: Path, manifest: bytes, entries: list[FileEntry]) -> None:
+        """Rename, unless an equal one is there: of a stage that trains the same at this very time, or a damaged one."""
+        if final.exists() and not _is_whole(final, manifest, entries):
+            self._remove_folder(final)
+        try:
             self._disk.rename(folder, final)
-            self._disk.sync_folder(final.parent)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            self._disk.remove_tree(folder)
+        self._disk.sync_folder(final.parent)
 
     def _publish_objects(self, folder: Path, step: int, meta: Mapping[str, Any], entries: list[FileEntry]) -> None:
         everyone = [entry for part in self._gang.gather(entries) for entry in part]
@@ -235,10 +251,17 @@ class Checkpoints:
         return Found(step, folder)
 
     def _clean(self) -> None:
-        """Remove what killed attempts left unfinished. The operator never runs two attempts at once."""
-        if self._local is not None and self._local.is_dir():
-            for path in self._local.glob(".tmp-*"):
-                shutil.rmtree(path, ignore_errors=True)
+        """Remove what killed attempts left unfinished. The operator never runs two attempts of one stage at once.
+
+        Another pipeline may train the same stage: what it has not finished is its own for a day.
+        """
+        if self._local is None or not self._local.is_dir():
+            return
+        for path in self._local.glob(".tmp-*"):
+            with contextlib.suppress(FileNotFoundError):
+                age = time.time() - path.stat().st_mtime  # noqa: TID251 - the shell asks how old a file is
+                if age > _ABANDONED_SECONDS or path.name.startswith(f".tmp-{self._owner}-"):
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _visible(self) -> list[tuple[str, Manifest]]:
         """Names and manifests of what exists, newest first. A manifest that does not fit its name does not exist."""
@@ -312,11 +335,20 @@ class Checkpoints:
             self._store.backend.delete(key)
 
     def _remove_folder(self, folder: Path) -> None:
-        """The manifest first: from then on the checkpoint does not exist."""
-        if (folder / MANIFEST).exists():
-            self._disk.remove(folder / MANIFEST)
-            self._disk.sync_folder(folder)
-        self._disk.remove_tree(folder)
+        """The manifest first: from then on the checkpoint does not exist. Another run may be removing it too."""
+        with contextlib.suppress(FileNotFoundError):
+            if (folder / MANIFEST).exists():
+                self._disk.remove(folder / MANIFEST)
+                self._disk.sync_folder(folder)
+            self._disk.remove_tree(folder)
+
+
+def _is_whole(folder: Path, manifest: bytes, entries: list[FileEntry]) -> bool:
+    """Whether the checkpoint in `folder` has this manifest, and all its files are as they were written."""
+    paths = [folder / MANIFEST, *(folder / entry.path for entry in entries)]
+    if not all(path.is_file() for path in paths) or paths[0].read_bytes() != manifest:
+        return False
+    return all(describe(folder, entry.path) == entry for entry in entries)
 
 
 def _note(folder: Path, rank: int) -> list[FileEntry]:

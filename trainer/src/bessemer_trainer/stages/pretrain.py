@@ -143,7 +143,8 @@ def _build(context: Context, inputs: Inputs, gang: Gang) -> Run:
     torch.manual_seed(inputs.stage.seed + gang.rank)
     engine = Engine(model, plan, inputs.train, spec.deepspeed, gang)
     key = run_key(spec.input_digest)
-    checkpoints = Checkpoints(context.store, key, gang, context.scratch)
+    owner = gang.first(lambda: spec.run_uid.partition("/")[0])  # the rest of it names the attempt
+    checkpoints = Checkpoints(context.store, key, owner, gang, context.scratch)
     return Run(context, inputs, gang, plan, engine, checkpoints, LossLog(context.store, f"{key}/metrics.jsonl"))
 
 

@@ -71,12 +71,13 @@ def namespace(control_plane: ControlPlane, server: S3Server) -> Iterator[str]:
 
 
 def test_on_a_cluster_pods_get_the_credentials_from_the_secret_that_their_profile_names(
-    namespace: str, control_plane: ControlPlane, server: S3Server, local_story: LocalStory
+    namespace: str, control_plane: ControlPlane, server: S3Server
 ) -> None:
     """Only the data is prepared: what a store does is the same in both worlds."""
     where = {"spec.store": f"s3://{server.bucket}/models/cluster"}
+    with_secret = {**PROFILES["default"], "storeSecret": SECRET}
     mini = write_mini(control_plane.folder / "s3-mini", {**ONLY_DATA, **where})
-    with installed(control_plane, {"default": {**PROFILES["default"], "storeSecret": SECRET}}) as installation:
+    with installed(control_plane, {**PROFILES, "default": with_secret}) as installation:
         control_plane.kubectl(["apply", "-n", namespace, "-f", str(mini.file)])
         wait = ["wait", "-n", namespace, "--for=condition=Ready", "--timeout=5m", "apipe/mini"]
         control_plane.kubectl(wait)

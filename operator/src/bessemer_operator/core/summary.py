@@ -17,7 +17,7 @@ from bessemer_operator.core import conditions as c
 from bessemer_operator.core.attempts import WorkState
 from bessemer_operator.core.lineage import Node
 from bessemer_operator.core.naming import ANNOTATION_REFRESH, ANNOTATION_SUSPEND, short
-from bessemer_operator.core.view import View
+from bessemer_operator.core.view import MAX_MOVES, View
 
 ANNOTATION_GENERATION = "bessemer.dev/generation"
 """Generation of the pipeline for which a TrainingStage was made."""
@@ -40,7 +40,7 @@ def summarise(
     """The whole status. `stages` are the observed ones by input digest; `report` is the state of the report Job."""
     rows = _rows(pipeline, view, stages)
     gates = _gates(pipeline, view)
-    problem = find_problem(view, rows)
+    problem = find_problem(pipeline, view, rows)
     at = (now, pipeline.metadata.generation)
     wanted = _conditions(pipeline, view, rows, problem, at, report)
     current = next((row for row in rows if row.phase == "Running"), None)
@@ -66,7 +66,7 @@ def is_suspended(pipeline: AdaptationPipeline) -> bool:
     return pipeline.spec.suspend or pipeline.metadata.annotations.get(ANNOTATION_SUSPEND) == "true"
 
 
-def find_problem(view: View, rows: Iterable[StageSummary]) -> tuple[str, str] | None:
+def find_problem(pipeline: AdaptationPipeline, view: View, rows: Iterable[StageSummary]) -> tuple[str, str] | None:
     """Reason and message of what stops the pipeline for good; None while it can go on."""
     if view.resolve.phase == "Failed":
         return view.resolve.reason, f"resolve: {view.resolve.message}"
@@ -74,13 +74,23 @@ def find_problem(view: View, rows: Iterable[StageSummary]) -> tuple[str, str] | 
     failed = next((row for row in rows if row.phase == "Failed" and is_read), None)
     if failed is not None:
         return "StageFailed", f"{failed.name}: {failed.message}"
+    enforced = {gate.name for gate in pipeline.spec.gates if gate.mode != "observe"}
     for run in view.gates.values():
-        if run.summary.verdict in GATE_WORDS and (run.summary.candidate == view.candidate or _holds(view, run.summary)):
+        if run.summary.verdict not in GATE_WORDS or run.summary.name not in enforced:
+            continue
+        if run.summary.candidate == view.candidate or _holds(view, run.summary):
             return GATE_WORDS[run.summary.verdict], f"gate {run.summary.name}: {run.summary.message}"
+    return _promotion_problem(view)
+
+
+def _promotion_problem(view: View) -> tuple[str, str] | None:
     if view.promote is not None and view.promote.phase == "Failed":
         return "PromotionFailed", f"{view.promote.reason}: {view.promote.message}"
     if view.promotion is not None and view.promotion.outcome == "Held":
         return "Held", "a rollback left this checkpoint; it is not promoted again"
+    if view.baseline_moved:
+        message = f"each of {MAX_MOVES} times that the gate had passed, the channel had moved on meanwhile; "
+        return "BaselineMoved", f"{message}annotate {ANNOTATION_REFRESH} with a new word to try again"
     return None
 
 

@@ -23,6 +23,9 @@ from bessemer_operator.core.lineage import (
     origin,
 )
 
+MAX_MOVES = 10
+"""How often a gate is run against one head after another because the channel's head moved under it."""
+
 
 @dataclass(frozen=True, slots=True)
 class View:

@@ -23,6 +23,8 @@ BASE = {"model": "s3://hub/model", "kind": "base"}
 TRAIN = {"epochs": 1, "globalBatchTokens": 512}
 SIDE = {"name": "side", "method": "cpt", "from": "pretrain", "data": STAGES[2]["data"], "train": TRAIN}
 
+OTHER = {**GATES[0], "name": "other", "baseline": {"stage": "cpt"}}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -211,6 +213,22 @@ CASES = (
         },
         ("Cycle at spec.stages",),
     ),
+    Case(
+        "two_stages_that_are_gated_against_each_other_are_a_cycle",
+        {
+            "spec.stages": [*STAGES, {**SIDE, "gate": "other"}],
+            "spec.gates": [{**GATES[0], "baseline": {"stage": "side"}}, GATES[1], OTHER],
+        },
+        ("Cycle at spec.stages",),
+        "cpt -> side -> cpt",
+    ),
+    Case(
+        "a_stage_that_is_gated_against_a_later_branch_is_fine",
+        {
+            "spec.stages": [*STAGES, SIDE],
+            f"{FORGETTING}.baseline": {"stage": "side"},
+        },
+    ),
     Case("the_origin_of_a_tokenizer_has_no_effect", {f"{WORDS}.from": "cpt"}, ("[NoEffect at spec.stages[0].from]",)),
     # Sizes
     Case(
@@ -291,7 +309,8 @@ CASES = (
             "spec.stages": [*STAGES, {**SIDE, "from": "cpt"}],
             f"{FORGETTING}.baseline": {"stage": "side"},
         },
-        ("BaselineAfterGate at spec.gates[0].baseline.stage",),
+        ("Cycle at spec.stages",),
+        "cpt -> side -> cpt",
     ),
     Case(
         "a_baseline_of_no_base_is_an_error",

@@ -93,20 +93,32 @@ def origin(spec: PipelineSpec, stage: Stage) -> str | None:
     return BASE if spec.base is not None else None
 
 
+def predecessors(spec: PipelineSpec, stage: Stage) -> list[str]:
+    """Names of the stages that must come before: the one it starts from, and those that its gate compares it with."""
+    gate = next((gate for gate in spec.gates if gate.name == stage.gate), None)
+    baselines = [gate.baseline, gate.baseline.or_else] if gate else []
+    names = [origin(spec, stage), *(item.stage for item in baselines if item is not None)]
+    known = {item.name for item in spec.stages} - {stage.name}
+    return [name for name in dict.fromkeys(names) if name in known]
+
+
 def ordered_stages(spec: PipelineSpec) -> list[Stage]:
-    """Stages so that each comes after the one it starts from; ValueError names the stages of a cycle."""
+    """Stages so that each comes after its predecessors; ValueError names the stages of a cycle."""
     by_name = {stage.name: stage for stage in spec.stages}
     done: dict[str, Stage] = {}
+
+    def visit(stage: Stage, path: tuple[str, ...]) -> None:
+        if stage.name in path:
+            cycle = [*path[path.index(stage.name) :], stage.name]
+            raise ValueError(f"stages wait for each other in a cycle: {' -> '.join(cycle)}")
+        if stage.name in done:
+            return
+        for name in predecessors(spec, stage):
+            visit(by_name[name], (*path, stage.name))
+        done[stage.name] = stage
+
     for stage in spec.stages:
-        chain: list[Stage] = []
-        here: Stage | None = stage
-        while here is not None and here.name not in done:
-            if here in chain:
-                names = " -> ".join(item.name for item in [*chain, here])
-                raise ValueError(f"stages start from each other in a cycle: {names}")
-            chain.append(here)
-            here = by_name.get(origin(spec, here) or "")
-        done |= {item.name: item for item in reversed(chain)}
+        visit(stage, ())
     return list(done.values())
 
 

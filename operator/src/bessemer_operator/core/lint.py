@@ -181,7 +181,8 @@ def _cycles(subject: Subject) -> Iterator[Finding]:
     try:
         ordered_stages(subject.spec)
     except ValueError as cycle:
-        fix = "a stage starts from its `from`, else from the stage before it; change one `from`"
+        fix = "a stage waits for what it starts from (`from`, else the stage before it) and for its gate's baseline"
+        fix += "; change one of them"
         yield error(("spec", "stages"), "Cycle", str(cycle), fix)
 
 

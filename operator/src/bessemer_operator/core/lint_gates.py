@@ -8,7 +8,7 @@ from bessemer_api.v1alpha1.gate import Gate
 from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
 from bessemer_operator.core.findings import Finding, Path, error, nearest, unknown, warning
 from bessemer_operator.core.gate import MIN_CLUSTERS, designed_margin
-from bessemer_operator.core.lineage import BASE, ordered_stages, origin
+from bessemer_operator.core.lineage import BASE
 
 
 def gate_findings(spec: PipelineSpec) -> list[Finding]:
@@ -147,9 +147,6 @@ def _baseline_stage(spec: PipelineSpec, gate: Gate, path: Path, name: str) -> It
         yield error(
             path, "ComparedWithItself", f'gate {gate.name} would compare stage "{name}" with itself', "name another"
         )
-    elif any(stages[item].gate == gate.name and item in _chain(spec, name) for item in judged if item in stages):
-        message = f'stage "{name}" waits for this gate, so the gate can not wait for it'
-        yield error(path, "BaselineAfterGate", message, "name a stage that does not come after the gated one")
 
 
 def _stage_input(spec: PipelineSpec, path: Path, judged: str) -> Iterator[Finding]:
@@ -161,21 +158,6 @@ def _stage_input(spec: PipelineSpec, path: Path, judged: str) -> Iterator[Findin
 
 def _checkpoints(stages: Iterable[Stage]) -> list[str]:
     return [stage.name for stage in stages if stage.method != "tokenizer"]
-
-
-def _chain(spec: PipelineSpec, name: str) -> set[str]:
-    """`name` and the stages that it descends from; just `name` while there is a cycle."""
-    try:
-        ordered_stages(spec)
-    except ValueError:
-        return {name}
-    stages = {stage.name: stage for stage in spec.stages}
-    found: set[str] = set()
-    here: str | None = name
-    while here in stages:
-        found.add(here)
-        here = origin(spec, stages[here])
-    return found
 
 
 # --- promotion --------------------------------------------------------------------------------------------------

@@ -143,10 +143,10 @@ OWN = "adaptationpipelines trainingstages mergejobs evaluations"
 RULES = [
     rule("bessemer.dev", OWN, "get list watch create patch delete"),
     rule("bessemer.dev", " ".join(f"{name}/status" for name in OWN.split()), "patch"),
-    rule("kubeflow.org", "pytorchjobs", "get list watch create delete"),
-    rule("batch", "jobs", "get list watch create delete"),
+    rule("kubeflow.org", "pytorchjobs", "get list watch create patch delete"),
+    rule("batch", "jobs", "get list watch create patch delete"),
     rule("", "pods", "get list watch"),
-    rule("", "configmaps", "get create"),
+    rule("", "configmaps", "get create delete"),
     rule("", "events", "get create patch"),
     rule("coordination.k8s.io", "leases", "get create update"),
 ]

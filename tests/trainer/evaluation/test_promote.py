@@ -61,6 +61,15 @@ def test_a_run_again_after_a_crash_gives_the_outcome_of_the_first_run(world: Wor
     assert world.store().list("channels/crash") == ["channels/crash/00000001.json"]
 
 
+def test_a_run_again_after_newer_releases_gives_the_outcome_of_the_first_run(world: World, evidence: str) -> None:
+    task = promotion(world, "newer", evidence)
+    first = promote.promote(world.store(), task, AT)
+    put(world, "newer", 2, world.weak)
+    put(world, "newer", 3, world.good, kind="rollback", held=[world.weak])
+    assert promote.promote(world.store(), task, "2026-02-01T00:00:00Z") == first
+    assert world.store().list("channels/newer") == [f"channels/newer/{number:08d}.json" for number in (1, 2, 3)]
+
+
 def test_the_incumbent_is_already_promoted(world: World, evidence: str) -> None:
     put(world, "again", 1, world.weak)
     put(world, "again", 2, world.good)

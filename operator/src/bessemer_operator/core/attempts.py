@@ -5,12 +5,10 @@ Job or PyTorchJob with its own name, created once. What happened is read from th
 real controllers) and from the termination message of the one pod that reports.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
-
-from pydantic import ValidationError
 
 from bessemer_api.job import EXIT_PERMANENT, EXIT_PREEMPTED, RunReport, RunSpec
 from bessemer_api.v1alpha1.evaluation import Attempt, Phase
@@ -18,8 +16,15 @@ from bessemer_api.v1alpha1.train import Limits
 from bessemer_operator.core.conditions import timestamp
 from bessemer_operator.core.durations import parse_duration
 from bessemer_operator.core.manifests.attempt import AttemptSpec, Owner, build_attempt
-from bessemer_operator.core.naming import ANNOTATION_RETRY, LABEL_ATTEMPT, attempt_name, attempt_number
-from bessemer_operator.core.plan import Manifest, Observed, Ref
+from bessemer_operator.core.naming import (
+    ANNOTATION_REPORT,
+    ANNOTATION_RETRY,
+    LABEL_ATTEMPT,
+    attempt_name,
+    attempt_number,
+)
+from bessemer_operator.core.plan import Annotation, Manifest, Observed, Ref
+from bessemer_operator.core.podreport import exit_codes, find_report, job_conditions, kept_report, pods_of, report_text
 from bessemer_operator.core.profile import Profile
 
 BACKOFF = timedelta(seconds=10)
@@ -53,6 +58,7 @@ class WorkState:
     report: RunReport | None = None
     create: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = ()
+    annotate: tuple[Annotation, ...] = ()
     requeue: timedelta | None = None
 
 
@@ -60,11 +66,29 @@ def reconcile_attempts(work: Work, previous: Sequence[Attempt], seen: Observed, 
     """What is known about `work` after what was seen, and the next thing to do."""
     jobs = {job["metadata"]["name"]: job for job in seen.jobs if _is_attempt_of(job, work)}
     attempts = tuple(_judge(item, jobs.get(item.name), seen.pods, work, now) for item in _known(work, previous, jobs))
+    state = _next(work, attempts, jobs, seen, now)
+    return replace(state, delete=(*state.delete, *abandoned(state.attempts, jobs.values())))
+
+
+def abandoned(attempts: Iterable[Attempt], jobs: Iterable[Manifest]) -> tuple[Ref, ...]:
+    """Attempts that are counted as ended but still run: their deletion was lost, or is still to be asked for."""
+    ended = {item.name for item in attempts if item.outcome in {"Failed", "Preempted"}}
+    return tuple(
+        _ref(job)
+        for job in jobs
+        if job["metadata"]["name"] in ended and job_outcome(job) == "Running" and not _is_ending(job)
+    )
+
+
+def _next(
+    work: Work, attempts: tuple[Attempt, ...], jobs: Mapping[str, Manifest], seen: Observed, now: datetime
+) -> WorkState:
     done = next((item for item in attempts if item.outcome == "Succeeded"), None)
     if done is not None:
-        report = _report_of(work, done, jobs.get(done.name), seen.pods)
-        if report is not None:
-            return WorkState("Succeeded", "Succeeded", "", attempts, report)
+        job = jobs.get(done.name)
+        report = _report_of(work, done, job, seen.pods)
+        if job is not None and report is not None:
+            return WorkState("Succeeded", "Succeeded", "", attempts, report, annotate=_keep(job, report))
         attempts = tuple(_report_lost(item, timestamp(now)) if item is done else item for item in attempts)
     running = [item for item in attempts if item.outcome == "Running"]
     if running:
@@ -107,7 +131,7 @@ def _known(work: Work, previous: Sequence[Attempt], jobs: dict[str, Manifest]) -
 
 def job_outcome(job: Manifest) -> Literal["Running", "Succeeded", "Failed"]:
     """Outcome of a Job or a PyTorchJob by the conditions that its real controller wrote."""
-    held = {item["type"] for item in job.get("status", {}).get("conditions") or [] if item.get("status") == "True"}
+    held = {item["type"] for item in job_conditions(job) if item.get("status") == "True"}
     if "Failed" in held:
         return "Failed"
     return "Succeeded" if held & {"Complete", "Succeeded"} else "Running"
@@ -123,11 +147,11 @@ def _judge(item: Attempt, job: Manifest | None, pods: Iterable[Manifest], work: 
     if outcome == "Running":
         return item
     at = _finished_at(job, now)
-    mine = _pods_of(job, pods)
-    codes = [code for pod in mine for code in _exit_codes(pod)]
-    if _was_preempted(job, mine, codes, outcome):
-        return _ended(item, at, outcome="Preempted", reason="Preempted", exit_code=EXIT_PREEMPTED)
+    mine = pods_of(job, pods)
+    codes = [code for pod in mine for code in exit_codes(pod)]
     report = _report_of(work, item, job, mine)
+    if _was_preempted(job, mine, report, outcome):
+        return _ended(item, at, outcome="Preempted", reason="Preempted", exit_code=EXIT_PREEMPTED)
     if outcome == "Succeeded" and report is not None and report.error is None:
         return _ended(item, at, outcome="Succeeded", reason="Succeeded", exit_code=0)
     if not codes:
@@ -141,7 +165,7 @@ def _ended(item: Attempt, at: str, **changes: object) -> Attempt:
 
 def _final_condition(job: Manifest) -> Manifest:
     """The condition by which the controller said that it ended, so that the answer is the same at every reconcile."""
-    conditions = job.get("status", {}).get("conditions") or []
+    conditions = job_conditions(job)
     final = (item for item in conditions if item.get("type") in {"Failed", "Complete", "Succeeded"})
     return next((item for item in final if item.get("status") == "True"), {})
 
@@ -175,17 +199,33 @@ def _failed(item: Attempt, codes: list[int], report: RunReport | None, at: str) 
     return _ended(item, at, outcome="Failed", reason=reason, message=message, exit_code=code)
 
 
-def _was_preempted(job: Manifest, pods: list[Manifest], codes: list[int], outcome: str) -> bool:
-    """Evicted, or suspended by a queue, or told to stop: not the work's own fault.
+def _was_preempted(job: Manifest, pods: list[Manifest], report: RunReport | None, outcome: str) -> bool:
+    """Told to stop, or evicted, or suspended by a queue: not the work's own fault.
 
-    Under Kueue a re-admitted job can meet pods that still end: it then says Failed, or (pods that saved and exited 0)
-    Succeeded. Succeeded therefore counts only with a report, and exit code 143 is a preemption in both.
+    Exit code 143 says so whatever else is known: under Kueue a re-admitted job can meet pods that still end, and then
+    says Failed, or (pods that saved and exited 0) Succeeded. An evicted member of a gang breaks the others, who report
+    that as an error of theirs; a queue takes all of them, so there an error that a pod reports is its own.
     """
-    if EXIT_PERMANENT in codes:
+    codes = [code for pod in pods for code in exit_codes(pod)]
+    if EXIT_PERMANENT in codes or EXIT_PREEMPTED in codes:
+        return EXIT_PERMANENT not in codes
+    if outcome != "Failed":
         return False
-    disrupted = any(_has_condition(pod, "DisruptionTarget") for pod in pods)
-    was_suspended = any(item["type"] == "Suspended" for item in job.get("status", {}).get("conditions") or [])
-    return EXIT_PREEMPTED in codes or (outcome == "Failed" and (disrupted or was_suspended))
+    has_said_why = report is not None and report.error is not None
+    is_disrupted = any(_has_condition(pod, "DisruptionTarget") for pod in pods)
+    return is_disrupted or (not has_said_why and _was_suspended(job, pods))
+
+
+def _was_suspended(job: Manifest, pods: list[Manifest]) -> bool:
+    """A queue suspends it now, or one of its pods is older than the last resume.
+
+    Every job that a queue ever admitted carries the condition Suspended=False: that alone says nothing.
+    """
+    found = next((item for item in job_conditions(job) if item.get("type") == "Suspended"), {})
+    if found.get("status") == "True":
+        return True
+    resumed = found.get("lastTransitionTime", "")
+    return any(pod["metadata"].get("creationTimestamp", resumed) < resumed for pod in pods)
 
 
 def _has_condition(pod: Manifest, kind: str) -> bool:
@@ -193,53 +233,31 @@ def _has_condition(pod: Manifest, kind: str) -> bool:
     return any(item.get("type") == kind and item.get("status") == "True" for item in conditions)
 
 
-def _pods_of(job: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
-    """Pods that the controller made for this very object: by uid, so that nobody can plant one."""
-    uid = job["metadata"].get("uid")
-    return [pod for pod in pods if any(o.get("uid") == uid for o in pod["metadata"].get("ownerReferences") or [])]
-
-
-def _terminated(pod: Manifest) -> list[Manifest]:
-    statuses = pod.get("status", {}).get("containerStatuses") or []
-    return [item["state"]["terminated"] for item in statuses if item.get("state", {}).get("terminated")]
-
-
-def _exit_codes(pod: Manifest) -> list[int]:
-    return [int(item.get("exitCode", 0)) for item in _terminated(pod)]
-
-
 def _report_of(work: Work, item: Attempt, job: Manifest | None, pods: Iterable[Manifest]) -> RunReport | None:
-    """The valid report of this attempt: right run, right work; anything else counts as no report."""
-    if job is None:
-        return None
-    for pod in _pods_of(job, pods):
-        role = pod["metadata"].get("labels", {}).get("training.kubeflow.org/replica-type", "master")
-        for end in _terminated(pod) if role == "master" else []:
-            report = parse_report(end.get("message") or "")
-            if report is not None and (report.run_uid, report.input_digest) == (
-                _run_uid(work, item.name),
-                work.run.input_digest,
-            ):
-                return report
-    return None
+    return find_report((_run_uid(work, item.name), work.run.input_digest), job, pods) if job is not None else None
 
 
-def parse_report(message: str) -> RunReport | None:
-    """A RunReport, or None for anything else: total, because a pod may write what it likes."""
-    try:
-        return RunReport.model_validate_json(message)
-    except ValidationError:
-        return None
+def _keep(job: Manifest, report: RunReport) -> tuple[Annotation, ...]:
+    """The report goes with its pod, so it is written down where only the operator writes, once."""
+    if kept_report(job):
+        return ()
+    return ((_ref(job), {ANNOTATION_REPORT: report_text(report)}),)
+
+
+def _ref(job: Manifest) -> Ref:
+    metadata = job["metadata"]
+    return Ref(job["kind"], metadata["namespace"], metadata["name"], metadata.get("uid", ""))
+
+
+def _is_ending(job: Manifest) -> bool:
+    return bool(job["metadata"].get("deletionTimestamp"))
 
 
 def _while_running(
     work: Work, attempts: tuple[Attempt, ...], item: Attempt, job: Manifest, seen: Observed, now: datetime
 ) -> WorkState:
-    metadata = job["metadata"]
-    ref = Ref(job["kind"], metadata["namespace"], metadata["name"], metadata.get("uid", ""))
-    is_ending = bool(metadata.get("deletionTimestamp"))
     if work.suspend:
-        delete = () if is_ending else (ref,)
+        delete = () if _is_ending(job) else (_ref(job),)
         return WorkState("Suspended", "Suspending", "the running attempt saves and ends", attempts, delete=delete)
     left = _time_left(job, work.limits, now)
     if left <= timedelta(0):
@@ -247,8 +265,8 @@ def _while_running(
             item, timestamp(now), outcome="Failed", reason="DeadlineExceeded", message="ran longer than its deadline"
         )
         after = tuple(late if known is item else known for known in attempts)
-        return WorkState("Running", "DeadlineExceeded", late.message, after, delete=(ref,), requeue=POLL_PODS)
-    waiting = _why_waiting(_pods_of(job, seen.pods))
+        return WorkState("Running", "DeadlineExceeded", late.message, after, requeue=POLL_PODS)
+    waiting = _why_waiting(pods_of(job, seen.pods))
     return WorkState("Running", "Waiting" if waiting else "Running", waiting, attempts, requeue=left)
 
 

@@ -13,6 +13,8 @@ LABEL_VERB = f"{GROUP}/verb"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "bessemer"}
 """Label of every attempt and of its pods: by it they are listed and watched, and foreign ones are not."""
 ANNOTATION_DIGEST = f"{GROUP}/input-digest"
+ANNOTATION_REPORT = f"{GROUP}/report"
+"""Of an attempt: the report of its pod, which goes with the pod."""
 ANNOTATION_RETRY = f"{GROUP}/retry"
 ANNOTATION_RERUN = f"{GROUP}/rerun-from"
 ANNOTATION_SUSPEND = f"{GROUP}/suspend"

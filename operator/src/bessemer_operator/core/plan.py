@@ -23,6 +23,10 @@ class Ref:
     uid: str = ""
 
 
+Annotation = tuple[Ref, Mapping[str, str]]
+"""Annotations that an object of the operator's own making shall carry."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A Kubernetes event about the reconciled object."""
@@ -50,15 +54,17 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What shall be done, in this order: create, apply, write the status, delete, send the events.
+    """What shall be done, in this order: create, apply, annotate, write the status, delete, send the events.
 
-    `create` holds attempts and their ConfigMaps: made once, adopted if they are there, never patched. `apply` holds
+    `create` holds attempts and their ConfigMaps: made once, adopted if they are there, never patched but for
+    `annotate`, by which a report outlives its pod. `apply` holds
     our own kinds, written by server-side apply. `status` is the whole status.
     """
 
     status: Manifest
     create: tuple[Manifest, ...] = ()
     apply: tuple[Manifest, ...] = ()
+    annotate: tuple[Annotation, ...] = ()
     delete: tuple[Ref, ...] = ()
     events: tuple[Event, ...] = ()
     requeue: timedelta | None = None

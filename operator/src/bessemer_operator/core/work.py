@@ -4,7 +4,7 @@ from datetime import datetime
 
 from bessemer_api.base import Condition, Metadata
 from bessemer_api.v1alpha1.evaluation import WorkStatus
-from bessemer_operator.core.attempts import Work, WorkState, reconcile_attempts
+from bessemer_operator.core.attempts import Work, WorkState, abandoned, reconcile_attempts
 from bessemer_operator.core.conditions import READY, RECONCILING, STALLED, condition, set_conditions
 from bessemer_operator.core.plan import Event, Observed, Plan
 
@@ -14,12 +14,13 @@ MAX_ATTEMPTS_KEPT = 200
 def reconcile_work(work: Work, metadata: Metadata, status: WorkStatus, seen: Observed, now: datetime) -> Plan:
     """The Plan of a stage or an evaluation; its result is immutable once written."""
     if status.phase == "Succeeded" and status.output_digest is not None:
-        return Plan(status=status.wire())
+        return Plan(status=status.wire(), delete=abandoned(status.attempts, seen.jobs))
     state = reconcile_attempts(work, status.attempts, seen, now)
     after = _status(state, metadata, status, seen, now)
     return Plan(
         status=after.wire(),
         create=state.create,
+        annotate=state.annotate,
         delete=state.delete,
         events=_events(status, after),
         requeue=state.requeue,

@@ -1,6 +1,7 @@
 """One reconcile of one object: observe, decide (core), apply. Every step may be the last before a crash.
 
-The order of writes is fixed: attempts and their ConfigMaps, our own children, the status, deletions, events.
+The order of writes is fixed: attempts and their ConfigMaps, our own children, annotations of attempts, the status,
+deletions, events.
 """
 
 import logging
@@ -139,6 +140,8 @@ class Controller:
             await self._create(child, by)
         for child in plan.apply:
             await self._apply_child(child, by)
+        for ref, annotations in plan.annotate:
+            await self._annotate(ref, annotations, by)
         await self._write_status(obj, plan.status)
         for ref in plan.delete:
             await self._delete(ref)
@@ -167,6 +170,12 @@ class Controller:
             self._wrote(await self.cluster.apply(child, FIELD_MANAGER), by)
         except (Invalid, Forbidden) as error:
             raise Refused("ChildRefused", f"{_name(child)}: {error}") from None
+
+    async def _annotate(self, ref: core_plan.Ref, annotations: Mapping[str, str], by: Key) -> None:
+        try:
+            self._wrote(await self.cluster.patch_annotations(Ref(ref.kind, ref.name, ref.namespace), annotations), by)
+        except NotFound:
+            return
 
     async def _say_why_not(self, obj: Obj, why: tuple[str, str], now: datetime) -> None:
         try:

@@ -27,11 +27,13 @@ def run(context: Context) -> Outcome:
 
 
 def promote(store: Store, task: PromoteTask, at: str) -> PromoteReport:
-    """Do it at time `at`. Running it again after a crash gives the outcome of the first run."""
+    """Do it at time `at`. Running it again gives the outcome of the first run, whatever was promoted since."""
     number = newest_record(store, task.channel)
+    if number > task.record:
+        next_one = read_record(store, task.channel, task.record + 1)
+        if _is_ours(next_one, task):
+            return _report("Promoted", next_one)
     head = read_record(store, task.channel, number) if number else {}
-    if number == task.record + 1 and _is_ours(head, task):
-        return _report("Promoted", head)
     if head.get("digest") == task.candidate:
         return _report("AlreadyPromoted", head)
     if number != task.record:

@@ -1,0 +1,101 @@
+"""What attempts leave behind, and what they leave running: pods that go, deletions that are lost, names, refusals."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from bessemer_api.job import PromoteTask, RunSpec
+from bessemer_operator.cluster.protocol import Ref, Unavailable
+from tests.api.documents import PIPELINE, edited
+from tests.operator.reconcile.test_pipeline import hang, on
+from tests.support.world import World, digest_of
+
+
+async def remove_pods(world: World) -> None:
+    """The pod garbage collector, or the nodes are gone."""
+    for pod in await world.all("Pod"):
+        await world.cluster.delete(Ref("Pod", pod["metadata"]["name"], "default"), grace_seconds=0)
+
+
+def jobs_born(world: World) -> Counter[str]:
+    """How many Jobs there ever were, by what they are for."""
+    return Counter(re.sub("-[0-9a-f]{10}-a[0-9]+$", "", ref.name) for ref in world.births() if ref.kind == "Job")
+
+
+async def test_when_the_pods_go_nothing_runs_again(world: World) -> None:
+    await world.settle()
+    before, status = jobs_born(world), (await world.pipeline())["status"]
+    await remove_pods(world)
+    world.start_operator()
+    await world.settle()
+    assert jobs_born(world) == before
+    assert (await world.pipeline())["status"] == status
+
+
+async def test_when_the_pods_go_after_a_newer_release_the_older_one_is_not_promoted_again(world: World) -> None:
+    await world.settle()
+    mine = world.store.channels["prod"][0]
+    world.store.channels["prod"].append(mine.model_copy(update={"candidate": digest_of("newer"), "record": 1}))
+    await remove_pods(world)
+    await world.settle()
+    assert [item.candidate for item in world.store.channels["prod"]] == [mine.candidate, digest_of("newer")]
+    assert await world.condition("Promoted") == ("True", "Promoted", "record 1")
+
+
+async def test_when_the_channel_moved_what_was_read_before_is_kept_too(world: World) -> None:
+    def overtaken(spec: RunSpec, name: str) -> None:
+        if spec.promote is not None and not world.store.channels:
+            task = {**spec.promote.wire(), "candidate": digest_of("rival"), "pipeline": "default/rival"}
+            world.store.channels["prod"] = [PromoteTask.model_validate(task)]
+
+    world.node.script = overtaken
+    await world.settle()
+    before = jobs_born(world)
+    await remove_pods(world)
+    world.start_operator()
+    await world.settle()
+    assert jobs_born(world) == before
+    assert await world.condition("Promoted") == ("True", "Promoted", "record 2")
+
+
+@pytest.mark.parametrize("verb", ["resolve", "pretrain", "compare", "promote"])
+async def test_pods_that_go_while_the_pipeline_is_under_way_cost_nothing(world: World, verb: str) -> None:
+    world.node.script = on(verb, hang)
+    await world.settle()
+    ended = [pod for pod in await world.all("Pod") if pod["status"]["phase"] == "Succeeded"]
+    for pod in ended:
+        await world.cluster.delete(Ref("Pod", pod["metadata"]["name"], "default"), grace_seconds=0)
+    world.node.script = lambda spec, name: None
+    await world.settle()
+    assert max(jobs_born(world).values()) == 2  # two gates, so two of compare and of eval
+    assert await world.condition("Promoted") == ("True", "Promoted", "record 1")
+
+
+async def test_a_kept_report_is_small_and_is_all_that_is_ever_written_to_an_attempt(world: World) -> None:
+    await world.settle()
+    jobs = [*await world.all("Job"), *await world.all("PyTorchJob")]
+    kept = [job["metadata"]["annotations"]["bessemer.dev/report"] for job in jobs]
+    assert max(len(text) for text in kept) <= 4096
+    assert [job["metadata"]["generation"] for job in jobs] == [1] * len(jobs)
+    touched = Counter(verb for verb, ref in world.tap.writes if ref.kind in {"Job", "PyTorchJob"})
+    assert touched == {"create": len(jobs), "annotate": len(jobs)}
+
+
+async def test_a_deadline_whose_deletion_is_lost_leaves_nothing_running(world: World) -> None:
+    lost: list[Ref] = []
+
+    def lose(number: int, when: str) -> None:
+        verb, ref = world.tap.writes[number]
+        if when == "before" and verb == "delete" and not lost:
+            lost.append(ref)
+            raise Unavailable("connection reset")
+
+    await world.apply(edited(PIPELINE, {"spec.stages.1.limits": {"deadline": "30m", "maxAttempts": 1}}))
+    world.node.script = on("pretrain", hang)
+    world.start_operator(lose)
+    await world.settle()
+    assert await world.attempts("pretrain") == [("Failed", "DeadlineExceeded")]
+    assert [ref.kind for ref in lost] == ["PyTorchJob"]
+    assert await world.all("PyTorchJob") == []
+    assert [pod for pod in await world.all("Pod") if pod["status"]["phase"] == "Running"] == []

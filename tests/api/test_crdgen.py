@@ -131,6 +131,13 @@ def test_inputs_are_immutable(kind: type[BaseModel]) -> None:
         assert rule in spec[name]["x-kubernetes-validations"]
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_the_store_is_immutable(kind: type[BaseModel]) -> None:
+    (rule,) = schema_of(kind)["properties"]["spec"]["properties"]["store"]["x-kubernetes-validations"]
+    assert rule["rule"] == "self == oldSelf"
+    assert rule["message"].startswith("spec.store is immutable: ")
+
+
 def test_an_optional_field_is_its_type_and_not_required() -> None:
     class Optional(BaseModel):
         title: Annotated[str, Field(max_length=3)] | None = Field(None, description="A field may be called title.")

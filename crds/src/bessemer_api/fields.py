@@ -16,11 +16,14 @@ AxisName = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9-]*$", max_length=4
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, max_length=71)]
 """A content digest: `sha256:` and 64 hexadecimal digits."""
 
-Duration = Annotated[str, Field(pattern=r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$", min_length=2, max_length=32)]
-"""A duration such as `90s`, `30m`, `48h` or `7d`."""
+_DURATION = r"^([0-9]{1,5}d)?([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$"
+Duration = Annotated[str, Field(pattern=_DURATION, min_length=2, max_length=32)]
+"""A duration such as `90s`, `30m`, `48h` or `7d`; each number has at most 5 digits."""
 
 StoreUrl = Annotated[str, Field(pattern=r"^(file|s3)://[^\s?#]+$", max_length=512)]
 """URL of the artifact store: `file:///absolute/folder` or `s3://bucket/prefix`."""
+
+STORE_IS_IMMUTABLE = "spec.store is immutable: results are in the old store; make another object for another store"
 
 Uri = Annotated[str, Field(pattern=r"^[^\s\x00]+$", min_length=1, max_length=1024)]
 """Where data comes from: a path relative to the pipeline file (local runs), `file://`, or `s3://`."""

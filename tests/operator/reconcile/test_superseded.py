@@ -8,6 +8,7 @@ import pytest
 
 from bessemer_api.job import EXIT_PREEMPTED, RunSpec
 from bessemer_api.v1alpha1.evaluation import Progress
+from bessemer_operator.cluster.protocol import Invalid
 from bessemer_operator.reconcile.cache import Key
 from tests.api.documents import ABSENT, PIPELINE, edited
 from tests.operator.reconcile.test_pipeline import FASTER, hang, on
@@ -250,3 +251,13 @@ async def test_suspend_is_true_or_false_and_nothing_else(world: World, word: str
     await world.annotate("poems", suspend="false")
     await world.settle()
     assert (await world.condition("Promoted"))[0] == "True"
+
+
+async def test_a_pipeline_keeps_its_store_because_its_results_are_there(world: World) -> None:
+    await world.settle()
+    for kind in ("AdaptationPipeline", "TrainingStage", "Evaluation"):
+        obj = (await world.all(kind))[0]
+        metadata = {key: obj["metadata"][key] for key in ("name", "namespace")}
+        moved = {**obj, "metadata": metadata, "spec": {**obj["spec"], "store": "s3://models/elsewhere"}}
+        with pytest.raises(Invalid, match=r"spec\.store is immutable"):
+            await world.apply(moved)

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Conditions, Metadata, Model
-from bessemer_api.fields import AxisName, Digest, Name, ShortText, StoreUrl, Text, Token, Uri
+from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, ShortText, StoreUrl, Text, Token, Uri
 from bessemer_api.v1alpha1.train import Limits
 
 TaskName = Literal["multipleChoice", "bitsPerByte"]
@@ -88,7 +88,10 @@ class EvaluationInputs(Model):
 class EvaluationSpec(Model):
     """The measurement and how it is run. Only inputs determine the result."""
 
-    store: StoreUrl = Field(description="Artifact store.")
+    store: StoreUrl = Field(
+        description="Artifact store. Immutable.",
+        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": STORE_IS_IMMUTABLE}]},
+    )
     inputs: EvaluationInputs = Field(
         description="What determines the result. Immutable.",
         json_schema_extra={

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from bessemer_api.base import Metadata, Model
-from bessemer_api.fields import Digest, Fraction, Name, ShortText, StoreUrl, Token
+from bessemer_api.fields import STORE_IS_IMMUTABLE, Digest, Fraction, Name, ShortText, StoreUrl, Token
 from bessemer_api.v1alpha1.evaluation import WorkStatus
 from bessemer_api.v1alpha1.train import Limits
 
@@ -39,7 +39,10 @@ class MergeInputs(Model):
 class MergeSpec(Model):
     """The merge and how it is run. Only inputs determine the result."""
 
-    store: StoreUrl = Field(description="Artifact store.")
+    store: StoreUrl = Field(
+        description="Artifact store. Immutable.",
+        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": STORE_IS_IMMUTABLE}]},
+    )
     inputs: MergeInputs = Field(
         description="What determines the result. Immutable.",
         json_schema_extra={

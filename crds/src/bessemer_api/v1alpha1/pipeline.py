@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Conditions, Metadata, Model
-from bessemer_api.fields import AxisName, Digest, Name, StoreUrl, Text, Token, Uri
+from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Text, Token, Uri
 from bessemer_api.v1alpha1.data import DataSet, Mixture
 from bessemer_api.v1alpha1.evaluation import Phase, PipelineEvaluation
 from bessemer_api.v1alpha1.gate import Gate
@@ -107,7 +107,10 @@ class PipelineSpec(Model):
     """What is made, how it is judged, and where it is promoted to."""
 
     suspend: bool = Field(False, description="Stop: running stages save and end; nothing new starts.")
-    store: StoreUrl = Field(description="Artifact store.")
+    store: StoreUrl = Field(
+        description="Artifact store. Immutable.",
+        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": STORE_IS_IMMUTABLE}]},
+    )
     profiles: Profiles = Field(default_factory=lambda: Profiles.model_validate({}), description="Profiles of pods.")
     seed: int = Field(0, ge=0, le=2**31, description="Seed of every stage that names none.")
     base: Base | None = Field(None, description="Model to start from; absent when a stage pretrains from scratch.")

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Metadata, Model
-from bessemer_api.fields import AxisName, Digest, Name, StoreUrl, Token
+from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Token
 from bessemer_api.v1alpha1.data import Prepare, Source
 from bessemer_api.v1alpha1.evaluation import BankTask, WorkStatus
 from bessemer_api.v1alpha1.train import Checkpoint, DeepSpeed, Limits, ModelShape, TokenizerTraining, Train
@@ -86,7 +86,10 @@ class StageInputs(Model):
 class StageSpec(Model):
     """The work and how it is run. Only inputs determine the result."""
 
-    store: StoreUrl = Field(description="Artifact store.")
+    store: StoreUrl = Field(
+        description="Artifact store. Immutable.",
+        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": STORE_IS_IMMUTABLE}]},
+    )
     inputs: StageInputs = Field(
         description="Everything that determines the result. Immutable.",
         json_schema_extra={

@@ -16,6 +16,8 @@ from bessemer_operator.core.lint_gates import gate_findings
 from bessemer_operator.core.profile import Profile
 
 Profiles = Mapping[str, Profile]
+MAX_SOURCES = 30
+"""Data sets and banks together whose contents resolve can report within 4,096 bytes."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,15 @@ def _missing_profiles(subject: Subject) -> Iterator[Finding]:
     for path, name in named:
         if name not in subject.profiles:
             yield unknown(path, "profile", name, subject.profiles, "ask the cluster's administrator for one")
+
+
+def _many_sources(subject: Subject) -> Iterator[Finding]:
+    count = len(subject.spec.data) + len(subject.spec.evaluation.banks)
+    if count > MAX_SOURCES:
+        message = f"{count} data sets and banks: a pod can report the contents of {MAX_SOURCES}"
+        yield error(
+            ("spec", "data"), "TooManySources", message, "give a data set several sources, or make a second pipeline"
+        )
 
 
 def _relative_places(subject: Subject) -> Iterator[Finding]:
@@ -312,6 +323,7 @@ _REFERENCE_RULES: tuple[Rule, ...] = (
     _missing_gates,
     _missing_profiles,
     _relative_places,
+    _many_sources,
 )
 _GRAPH_RULES: tuple[Rule, ...] = (
     _cycles,

@@ -10,6 +10,9 @@ from bessemer_operator.core.findings import Finding, Path, error, nearest, unkno
 from bessemer_operator.core.gate import MIN_CLUSTERS, designed_margin
 from bessemer_operator.core.lineage import BASE
 
+MAX_AXES = 8
+"""Axes and anchors together of which a comparison can report within 4,096 bytes."""
+
 
 def gate_findings(spec: PipelineSpec) -> list[Finding]:
     """All findings about gates, banks, axes and promotion."""
@@ -44,10 +47,20 @@ def _axes(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
             yield unknown(
                 (*path, "axes", index, "name"), "axis", axis.name, known, "declare it in spec.evaluation.axes"
             )
+    yield from _many_axes(gate, path)
     if bank_for(spec, gate) is None:
         names = ", ".join(axis.name for axis in gate.axes)
         fix = "give one bank in spec.evaluation.banks a task under each of these names"
         yield error((*path, "axes"), "NotMeasured", f"no bank has items for all axes of the gate ({names})", fix)
+
+
+def _many_axes(gate: Gate, path: Path) -> Iterator[Finding]:
+    """Against a channel every axis may have an anchor of its own, which is reported like an axis."""
+    most = MAX_AXES // 2 if gate.baseline.channel else MAX_AXES
+    if len(gate.axes) > most:
+        against = "against a channel, whose anchors count too" if gate.baseline.channel else "against this baseline"
+        message = f"{len(gate.axes)} axes {against}: a pod can report {most}"
+        yield error((*path, "axes"), "TooManyAxes", message, f"gate on {most} axes at most, or split the gate")
 
 
 def _items(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:

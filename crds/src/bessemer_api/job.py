@@ -69,6 +69,7 @@ class CompareTask(Model):
     """Register the try, then read the stored items of the arms, then report paired statistics."""
 
     gate: Name
+    gate_digest: Digest = Field(description="Of all that the gate asks and how it is measured; another is another try.")
     axes: list[GateAxis]
     measures: list[Axis] = Field(description="How each axis was measured, same names as in `axes`.")
     looks: list[int]
@@ -76,7 +77,7 @@ class CompareTask(Model):
     candidate: Arm
     baseline: Arm
     anchors: dict[AxisName, Arm] = Field(default_factory=dict, description="Anchors that differ from the baseline.")
-    bank: Digest = Field(description="Bank artifact; the count of tries is kept by bank and channel.")
+    bank: Digest = Field(description="Bank artifact; tries of a channel that share gate items count together.")
     channel: Name | None = Field(None, description="Channel whose tries are counted; absent for a stage gate.")
     record: int = Field(0, description="Head of the channel when the gate started; tries count from there.")
     vetoes: list[Veto] = Field(default_factory=list)
@@ -111,8 +112,8 @@ class CompareReport(Model):
     """Answer to CompareTask: all that the gate decides from."""
 
     look: int
-    tries: int = Field(ge=0, description="This nominee is the j-th on this bank for this channel; 1 for a stage gate.")
-    bank_uses: int = Field(0, ge=0, description="How often this bank judged a nominee, in all.")
+    tries: int = Field(ge=0, description="This is the j-th try on these items for this channel; 1 for a stage gate.")
+    bank_uses: int = Field(0, ge=0, description="How often these items judged a nominee, in all.")
     axes: list[AxisEvidence]
     anchors: list[AxisEvidence] = Field(default_factory=list)
     vetoes: list[Veto] = Field(default_factory=list, description="Vetoes that fired.")

@@ -118,7 +118,12 @@ def stages(world: World) -> dict[str, dict[str, Any]]:
 
 def compare_looks(world: World, candidate: str, baseline: str, data: list[str]) -> list[dict[str, Any]]:
     """Both looks of the gate, really compared; RunReports as the operator hands them on."""
+    from bessemer_api.v1alpha1.evaluation import Axis
+    from bessemer_api.v1alpha1.gate import Gate
+    from bessemer_operator.core.gating import gate_digest
+
     ranges = [(0, 60), (60, ITEMS)]
+    digest = gate_digest(Gate.model_validate(GATE), [Axis.model_validate(axis) for axis in AXES])
     found = []
     for look in (1, 2):
 
@@ -127,7 +132,8 @@ def compare_looks(world: World, candidate: str, baseline: str, data: list[str]) 
             return Arm(checkpoint=checkpoint, results=results)
 
         fields = {
-            "gate": GATE["name"], "axes": GATE["axes"], "measures": AXES, "looks": GATE["looks"], "look": look,
+            "gate": GATE["name"], "gate_digest": digest, "axes": GATE["axes"], "measures": AXES,
+            "looks": GATE["looks"], "look": look,
             "candidate": arm(candidate), "baseline": arm(baseline), "bank": world.bank, "channel": CHANNEL,
             "vetoes": GATE["vetoes"], "training_data": data,
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from bessemer_api.digest import sha256_digest
 from bessemer_api.job import CompareReport
-from bessemer_trainer import ngrams
+from bessemer_trainer import channels, ngrams
 from bessemer_trainer.context import Outcome
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.stages import compare
@@ -20,6 +21,7 @@ GATE_AXES = [
     {"name": "knowledge", "winBy": 0.0, "notWorseThan": 0.05},
     {"name": "generalLoss", "notWorseThan": 0.05},
 ]
+GATE_DIGEST = "sha256:" + "7" * 64
 DIGEST_OF_NOTHING = "sha256:" + "9" * 64
 
 
@@ -27,6 +29,7 @@ def task(world: World, **more: Any) -> dict[str, Any]:
     """Good against weak, one look at all items, in one range."""
     return {
         "gate": "release",
+        "gateDigest": GATE_DIGEST,
         "axes": GATE_AXES,
         "measures": AXES,
         "looks": [ITEMS],
@@ -209,9 +212,14 @@ def test_evidence_that_does_not_fit_into_a_report_is_refused(world: World) -> No
 # --- tries ------------------------------------------------------------------------------------------------------
 
 
-def counts(world: World, channel: str, candidate: str, record: int = 0) -> tuple[int, int]:
-    arm = {"checkpoint": candidate, "results": [world.evaluate(candidate)]}
-    found = report(world, task(world, candidate=arm, channel=channel, record=record))
+def counts(world: World, channel: str, candidate: str, bank: str | None = None, **more: Any) -> tuple[int, int]:
+    """(tries, uses of the items) of a candidate against the weak model."""
+    bank = bank or world.bank
+    arms = {
+        arm: {"checkpoint": c, "results": [world.evaluate(c, bank=bank)]}
+        for arm, c in (("candidate", candidate), ("baseline", world.weak))
+    }
+    found = report(world, task(world, channel=channel, bank=bank) | arms | more)
     return found.tries, found.bank_uses
 
 
@@ -235,20 +243,94 @@ def test_tries_start_afresh_after_a_promotion_but_not_after_a_rollback(world: Wo
     assert counts(world, "prod", world.good, record=2) == (2, 3)
 
 
-def test_the_try_is_registered_before_anything_is_read(world: World) -> None:
+def test_an_edited_gate_is_another_try_of_the_same_candidate(world: World) -> None:
+    edits = ["sha256:" + f"{k:064x}" for k in range(3)]
+    assert [counts(world, "edits", world.good, gateDigest=edit)[0] for edit in edits] == [1, 2, 3]
+    assert counts(world, "edits", world.good, gateDigest=edits[1])[0] == 2, "the way back keeps its place too"
+
+
+def other_bank(world: World, folder: Path, fresh: int, extra: int = 0, renamed: bool = False) -> str:
+    """The bank of the world, `fresh` items of each axis exchanged, `extra` added, all under new ids where `renamed`."""
+    choices, texts = multiple_choice_items(), text_items()
+    for k in range(fresh):
+        choices[k] = choices[k] | {"prompt": f"{choices[k]['prompt']}, once more {k},"}
+        texts[k] = texts[k] | {"text": f"{texts[k]['text']} Once more {k}."}
+    for k in range(extra):
+        choices.append(choices[k] | {"id": f"extra{k}"})
+        texts.append({"id": f"extra{k}", "text": f"Extra {k}."})
+    if renamed:
+        choices, texts = ([item | {"id": f"new-{item['id']}"} for item in items] for items in (choices, texts))
+    return publish_bank(world.store(), folder, choices, texts)
+
+
+@pytest.mark.parametrize(
+    ("change", "tries"),
+    [
+        pytest.param({"fresh": 0, "extra": 1}, 2, id="one item more than the gate looks at"),
+        pytest.param({"fresh": 60}, 2, id="half of the items exchanged"),
+        pytest.param({"fresh": 0, "renamed": True}, 2, id="the same items under other ids"),
+        pytest.param({"fresh": ITEMS}, 1, id="fresh items"),
+    ],
+)
+def test_another_bank_starts_afresh_only_with_fresh_items(
+    world: World, tmp_path: Path, change: dict[str, Any], tries: int
+) -> None:
+    channel = "bank-" + "-".join(f"{k}{v}".lower() for k, v in change.items())
+    assert counts(world, channel, world.weak) == (1, 1)
+    bank = other_bank(world, tmp_path / "bank", **change)
+    assert counts(world, channel, world.good, bank) == (tries, tries)
+    assert counts(world, channel, world.weak) == (1, 1)
+
+
+def test_the_try_is_registered_before_any_result_is_read(world: World) -> None:
     arm = {"checkpoint": world.good, "results": [DIGEST_OF_NOTHING]}
     refusal(world, task(world, candidate=arm, channel="peek"))
     (key,) = world.store().list("channels/peek")
-    assert key == f"channels/peek/tries/{world.bank[7:19]}/00000001.json"
-    assert json.loads(world.store().read(key) or b"")["candidate"] == world.good
+    assert key == "channels/peek/tries/00000001.json"
+    found = json.loads(world.store().read(key) or b"")
+    assert (found["candidate"], found["gateDigest"], found["bank"]) == (world.good, GATE_DIGEST, world.bank)
 
 
-def test_a_damaged_try_is_an_error_and_no_fresh_count(world: World) -> None:
-    counts(world, "damaged", world.good)
-    (key,) = world.store().list("channels/damaged")
-    world.store().write(key, b"{")
-    error = refusal(world, task(world, channel="damaged"))
+def test_a_bank_without_items_of_an_axis_registers_nothing(world: World) -> None:
+    axes = [{"name": "manners", "notWorseThan": 0.05}]
+    error = refusal(world, task(world, axes=axes, channel="manners"))
+    assert (error.reason, "manners" in error.message) == ("NoItems", True)
+    assert world.store().list("channels/manners") == []
+
+
+@pytest.mark.parametrize("damage", ["", '"items": ""', '"items": "0123"', '"items": 5'])
+def test_a_damaged_try_is_an_error_and_no_fresh_count(world: World, damage: str) -> None:
+    channel = f"damaged{len(damage)}"
+    counts(world, channel, world.good)
+    (key,) = world.store().list(f"channels/{channel}")
+    world.store().write(key, b'{"schema": 1, "record": 0, %s}' % damage.encode() if damage else b"{")
+    error = refusal(world, task(world, channel=channel))
     assert (error.reason, key in error.message) == ("ChannelCorrupt", True)
+
+
+def register(world: World, candidate: str, items: set[str]) -> tuple[int, int]:
+    identity = {"candidate": candidate, "baseline": world.weak, "record": 0, "gateDigest": GATE_DIGEST}
+    return channels.register_try(world.store(), "overlaps", identity, frozenset(map(channels.item_hash, items)))
+
+
+def test_tries_count_together_that_share_more_than_a_tenth_of_the_smaller(world: World) -> None:
+    def numbers(first: int, last: int) -> set[str]:
+        return {f"item {k}" for k in range(first, last)}
+
+    assert register(world, "a", numbers(0, 1000)) == (1, 1)
+    assert register(world, "b", numbers(990, 1090)) == (1, 1), "ten of a hundred"
+    assert register(world, "c", numbers(989, 1089)) == (3, 3), "eleven of a hundred, and 99 of b's"
+    assert register(world, "d", numbers(5000, 5001)) == (1, 1)
+    assert register(world, "e", {"ITEM  5000 ", *numbers(6000, 6005)}) == (2, 2), "d's only item, written otherwise"
+
+
+def test_tries_that_are_registered_at_once_get_numbers_of_their_own(world: World) -> None:
+    """Sixteen threads, each with a store object of its own, and every nominee twice."""
+    with ThreadPoolExecutor(16) as pool:
+        names = [f"race {k % 8}" for k in range(16)]
+        found = list(pool.map(lambda name: register(world, name, {"the only item of the race"}), names))
+    assert sorted(found) == sorted((k, k) for k in range(1, 9) for _ in range(2))
+    assert all(found[k] == found[k + 8] for k in range(8))
 
 
 # --- vetoes -----------------------------------------------------------------------------------------------------

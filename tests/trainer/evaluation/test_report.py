@@ -58,7 +58,7 @@ def text_of(page: str) -> str:
         "none fired of contamination, nonFiniteWeights, tokenizerEquality",
         "both arms were measured alike",
         "Every look at gate release",
-        "Every try on this bank for channel prod",
+        "Every try on these items for channel prod",
         "11,804 documents (9.41M bytes) to train on, 231 held out, 342 rejected",
         "gopherQuality.meanWordLength 31",
         "c4.curlyBracket (reported) 12",

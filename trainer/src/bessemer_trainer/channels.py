@@ -1,16 +1,27 @@
-"""Channels in the store: numbered records (what is promoted) and registered tries (what was judged on which bank).
+"""Channels in the store: numbered records (what is promoted) and registered tries (what was judged by which items).
 
 Both are append-only: a file is created only if it is absent, and none is ever changed. The newest record is the truth
 about what a channel holds. This file decides nothing: `promote` and `compare` do.
 """
 
+import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from bessemer_api.digest import canonical_json
+from bessemer_api.job import CompareTask
 from bessemer_trainer.errors import PermanentError, TransientError
 from bessemer_trainer.store import Store
+
+SHARED = 0.1
+"""Two tries count together when they share more than this part of the items of the one that has fewer.
+
+Fresh items are a fresh start; a bank of which some items were exchanged is not.
+"""
+
+HASH_DIGITS = 16
 
 _RACES = 1000
 """Lost races after which registering a try gives up; each means that another try was registered meanwhile."""
@@ -42,50 +53,101 @@ def last_promotion(store: Store, channel: str, until: int) -> int:
     return 0
 
 
-def register_try(store: Store, channel: str, bank: str, identity: Mapping[str, Any]) -> tuple[int, int]:
-    """Register that a nominee is judged, before its results are read; (tries, uses of the bank), this one included.
+def try_identity(task: CompareTask) -> dict[str, Any]:
+    """What makes a try: who is judged against whom, by which gate, on which bank, since which record of the channel.
 
-    `identity` has `candidate`, `baseline` and `record` (the head of the channel). The same identity found again keeps
-    its place. Tries count since the last promotion; a rollback does not start them afresh. Both numbers count only
-    what was registered up to this try, so that asking again gives the same answer.
+    So an edited gate or bank is another try, and a comparison that is run again is not.
     """
-    folder = _tries_folder(channel, bank)
+    return {
+        "candidate": task.candidate.checkpoint,
+        "baseline": task.baseline.checkpoint,
+        "record": task.record,
+        "gate": task.gate,
+        "gateDigest": task.gate_digest,
+        "bank": task.bank,
+    }
+
+
+def register_try(store: Store, channel: str, identity: Mapping[str, Any], items: frozenset[str]) -> tuple[int, int]:
+    """Register that a nominee is judged, before its results are read; (tries, uses of its items), this one included.
+
+    `items`: hashes of 16 hexadecimal digits of the items that judge it (`item_hash`). Both numbers count the tries of
+    the channel, on whatever bank, that were judged by some of the same items (see `SHARED`): the first since the last
+    promotion (a rollback does not start afresh), the second in all. Only what was registered up to this try counts,
+    so that asking again gives the same answer.
+    """
+    own = {"schema": 1, **identity, "items": "".join(sorted(items))}
     since = last_promotion(store, channel, identity["record"])
     earlier: list[dict[str, Any]] = []
     for _ in range(_RACES):
-        for number in range(len(earlier) + 1, max(_numbered(store, folder), default=0) + 1):
-            earlier.append(_read(store, f"{folder}/{number:08d}.json"))
-            if _identity(earlier[-1]) == _identity(identity):
-                return _count(earlier, since), len(earlier)
-        key = f"{folder}/{len(earlier) + 1:08d}.json"
-        if store.create(key, canonical_json({"schema": 1, "bank": bank, **identity})):
-            earlier.append(dict(identity))
-            return _count(earlier, since), len(earlier)
-    raise TransientError("TriesContended", f"{store.url(folder)}: {_RACES} other tries were registered meanwhile")
+        for number in range(len(earlier) + 1, _newest_try(store, channel) + 1):
+            earlier.append(_read_try(store, channel, number))
+            if _is_of(earlier[-1], identity):
+                return _count(earlier, since)
+        if store.create(_try_key(channel, len(earlier) + 1), canonical_json(own)):
+            return _count([*earlier, own], since)
+    folder = store.url(f"channels/{channel}/tries")
+    raise TransientError("TriesContended", f"{folder}: {_RACES} other tries were registered meanwhile")
 
 
-def read_tries(store: Store, channel: str, bank: str) -> list[dict[str, Any]]:
-    """All registered tries of a bank for a channel, oldest first."""
-    folder = _tries_folder(channel, bank)
-    return [_read(store, f"{folder}/{number:08d}.json") for number in sorted(_numbered(store, folder))]
+def read_tries(store: Store, channel: str, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tries that were judged by some of the same items as the try of this identity, oldest first; it included."""
+    tries = [_read_try(store, channel, number) for number in range(1, _newest_try(store, channel) + 1)]
+    own = next((document for document in tries if _is_of(document, identity)), None)
+    return [document for document in tries if own is not None and _overlap(document, own)]
 
 
-def _tries_folder(channel: str, bank: str) -> str:
-    return f"channels/{channel}/tries/{bank.removeprefix('sha256:')[:12]}"
+def item_hash(text: str) -> str:
+    """64 bits of the sha256 of a text, in 16 hexadecimal digits; letter case and white space make no difference.
+
+    Neither the item's id nor its axis counts: the same questions under new names are no fresh items.
+    """
+    normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return hashlib.sha256(normal.encode()).hexdigest()[:HASH_DIGITS]
 
 
-def _identity(document: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(document.get(name) for name in ("candidate", "baseline", "record"))
+def _try_key(channel: str, number: int) -> str:
+    return f"channels/{channel}/tries/{number:08d}.json"
 
 
-def _count(tries: list[dict[str, Any]], since: int) -> int:
-    return sum(int(document["record"]) >= since for document in tries)
+def _newest_try(store: Store, channel: str) -> int:
+    return max(_numbered(store, f"channels/{channel}/tries"), default=0)
+
+
+def _is_of(document: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    return all(document.get(name) == value for name, value in identity.items())
+
+
+def _count(tries: list[dict[str, Any]], since: int) -> tuple[int, int]:
+    """(since that record, in all) of the tries that share items with the last one."""
+    alike = [document for document in tries if _overlap(document, tries[-1])]
+    return sum(int(document["record"]) >= since for document in alike), len(alike)
+
+
+def _overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two tries share more than `SHARED` of the items of the one that has fewer."""
+    ours, theirs = _items(one), _items(other)
+    return ours == theirs or len(ours & theirs) > SHARED * min(len(ours), len(theirs))
+
+
+def _items(document: Mapping[str, Any]) -> frozenset[str]:
+    text = document["items"]
+    return frozenset(text[i : i + HASH_DIGITS] for i in range(0, len(text), HASH_DIGITS))
 
 
 def _numbered(store: Store, folder: str) -> list[int]:
     """Numbers of the files `<8 digits>.json` directly in `folder`."""
     names = [key.removeprefix(f"{folder}/").removesuffix(".json") for key in store.list(folder)]
     return [int(name) for name in names if len(name) == 8 and name.isascii() and name.isdecimal()]
+
+
+def _read_try(store: Store, channel: str, number: int) -> dict[str, Any]:
+    key = _try_key(channel, number)
+    document = _read(store, key)
+    items = document.get("items")
+    if not isinstance(items, str) or not items or len(items) % HASH_DIGITS:
+        raise _corrupt(store, key, f"expected `items`, hashes of {HASH_DIGITS} digits one after the other")
+    return document
 
 
 def _read(store: Store, key: str) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 The verdict itself is `core/gate.py`'s, from the report of a comparison alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from bessemer_api.digest import input_digest
+from bessemer_api.digest import canonical_json, input_digest, sha256_digest
 from bessemer_api.job import Arm, CompareTask
 from bessemer_api.v1alpha1.evaluation import Axis, Evaluation, EvaluationInputs
 from bessemer_api.v1alpha1.gate import Gate
@@ -129,12 +129,22 @@ def _compare(
     return replace(run, summary=summary, wins=decision.wins)
 
 
+def gate_digest(gate: Gate, measures: Sequence[Axis]) -> str:
+    """Of everything that a verdict depends on but the evidence. An edited gate is another try (see docs/gate.md).
+
+    `mode` changes no verdict, so it is left out; so are defaults, as in every digest of inputs.
+    """
+    asked = gate.model_copy(update={"mode": "enforce"})
+    return sha256_digest(canonical_json([input_digest(part) for part in (asked, *measures)]))
+
+
 def _task(contest: Contest, look: int, results: Mapping[str, list[str]]) -> CompareTask:
     def arm(checkpoint: str) -> Arm:
         return Arm(checkpoint=checkpoint, results=results[checkpoint])
 
     return CompareTask(
         gate=contest.gate.name,
+        gate_digest=gate_digest(contest.gate, contest.axes),
         axes=list(contest.gate.axes),
         measures=list(contest.axes),
         looks=list(contest.gate.looks),

@@ -1,8 +1,8 @@
 """compare: register the try, then read the stored items of both arms, then report paired statistics and vetoes.
 
 It measures nothing and gives no verdict: the operator's gate decides from the report alone. Everything derives from
-stored per-item results that were verified by digest. The try is registered before anything is read, so that nobody
-peeks at results without being counted.
+stored per-item results that were verified by digest. The try is registered before any result is read, so that a
+nominee that no one registered has no numbers.
 """
 
 import math
@@ -17,9 +17,11 @@ from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_api.v1alpha1.gate import GateAxis
 from bessemer_trainer import vetoes
 from bessemer_trainer.arms import Results, read_arm
-from bessemer_trainer.channels import register_try
+from bessemer_trainer.channels import item_hash, register_try, try_identity
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.evals.items import Item, parse_items
+from bessemer_trainer.ngrams import item_text
 from bessemer_trainer.statistics import StatisticsError, compare_axis
 
 MAX_EVIDENCE_BYTES = 3584
@@ -50,16 +52,28 @@ def run(context: Context) -> Outcome:
 
 
 def _register(context: Context, task: CompareTask) -> tuple[int, int]:
-    """(tries, uses of the bank); a gate without a channel counts nothing."""
+    """(tries, uses of the items); a gate without a channel counts nothing."""
     if task.channel is None:
         return 1, 0
-    identity = {
-        "candidate": task.candidate.checkpoint,
-        "baseline": task.baseline.checkpoint,
-        "record": task.record,
-        "gate": task.gate,
-    }
-    return register_try(context.store, task.channel, task.bank, identity)
+    return register_try(context.store, task.channel, try_identity(task), _judging_items(context, task))
+
+
+def _judging_items(context: Context, task: CompareTask) -> frozenset[str]:
+    """Hashes of all items that this gate may look at, up to its last look. Raises PermanentError for a bad item."""
+    bank = context.store.fetch(task.bank)
+    paths = {axis.name: bank / f"{axis.name}.gate.jsonl" for axis in task.axes}
+    missing = sorted(name for name, path in paths.items() if not path.is_file() or not path.stat().st_size)
+    if missing:
+        raise PermanentError("NoItems", f"bank {task.bank} has no gate items of axis {missing[0]}")
+    items = [item for path in paths.values() for item in parse_items(path)[: task.looks[-1]]]
+    return frozenset(item_hash(_text_of(item)) for item in items)
+
+
+def _text_of(item: Item) -> str:
+    try:
+        return item_text(item.fields)
+    except (KeyError, TypeError, IndexError):
+        raise item.error("it has neither a text nor a prompt with its right choice", "make the bank again") from None
 
 
 def measure_of(task: CompareTask, name: str) -> Axis:

@@ -14,7 +14,7 @@ from bessemer_api.job import CompareReport, CompareTask, ReportTask
 from bessemer_api.v1alpha1.evaluation import WorkStatus
 from bessemer_api.v1alpha1.pipeline import ChannelSummary, GateSummary, PipelineSpec, StageSummary
 from bessemer_api.v1alpha1.stage import StageSpec
-from bessemer_trainer.channels import read_tries
+from bessemer_trainer.channels import read_tries, try_identity
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.plots import Point
@@ -53,7 +53,7 @@ def gather(store: Store, task: ReportTask) -> Facts:
         comparisons=comparisons,
         evaluations=[_evaluation(item) for item in task.evaluations],
         tries={
-            item.digest: read_tries(store, item.task.channel, item.task.bank)
+            item.digest: read_tries(store, item.task.channel, try_identity(item.task))
             for item in comparisons
             if item.task.channel is not None
         },

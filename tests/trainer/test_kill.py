@@ -108,6 +108,32 @@ def test_a_damaged_shard_sends_the_next_attempt_to_the_older_checkpoint(
     assert all((found[name] == expected[name]).all() for name in expected)
 
 
+def test_what_fails_after_the_last_step_loses_no_step(zygote: Zygote, inputs: Inputs, tmp_path: Path) -> None:
+    """A file stands where the holdout is packed: training ends, and then the attempt fails."""
+    whole = _pod(inputs, tmp_path, "unhindered")
+    assert whole.run(zygote)[0] == 0
+    pod = _pod(inputs, tmp_path, "hindered")
+    (pod.folder / "scratch").mkdir(parents=True)
+    obstacle = pod.folder / "scratch/holdout"
+    obstacle.write_bytes(b"")
+    code, stderr = pod.run(zygote)
+    assert code == 75, stderr
+    assert "Traceback" not in stderr
+    trained = (inputs.store.read(f"{run_key(run_digest('hindered'))}/metrics.jsonl") or b"").decode()
+    obstacle.unlink()
+    again = _pod(inputs, tmp_path, "hindered", attempt=2)
+    code, stderr = again.run(zygote)
+    assert code == 0, stderr
+    assert f"resumed at step {STEPS}" in stderr
+    assert (inputs.store.read(f"{run_key(run_digest('hindered'))}/metrics.jsonl") or b"").decode() == trained
+    expected = weights_of(inputs.store, str(whole.report().output_digest))
+    found = weights_of(inputs.store, str(again.report().output_digest))
+    assert all((found[name] == expected[name]).all() for name in expected)
+    metrics = [pod.report().metrics for pod in (whole, again)]
+    for name in ("loss", "holdoutLoss", "holdoutBitsPerByte"):
+        assert metrics[0][name] == metrics[1][name]
+
+
 def test_a_disk_that_fills_up_is_one_line_exit_75_and_nothing_is_lost(
     zygote: Zygote, inputs: Inputs, tmp_path: Path
 ) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bessemer_trainer.holdout import pack_holdout
+from bessemer_trainer.schedule import RunPlan
 from tests.trainer.support import (
     SHAPE,
     Inputs,
@@ -96,6 +98,39 @@ def test_the_artifact_names_no_version_of_a_library(reference: Pod, inputs: Inpu
     folder = inputs.store.fetch(str(reference.report().output_digest))
     for name in ("config.json", "generation_config.json"):
         assert not [key for key in json.loads((folder / name).read_bytes()) if "version" in key or key.startswith("_")]
+
+
+def test_the_holdout_is_packed_once_a_node_and_every_rank_measures_its_share(
+    zygote: Zygote, inputs: Inputs, reference: Pod, tmp_path: Path
+) -> None:
+    pod = _pod(inputs, tmp_path, "two", 0, 2)
+    code, stderr = pod.run(zygote)
+    assert code == 0, stderr
+    assert [path.relative_to(pod.folder / "scratch").as_posix() for path in pod.folder.rglob("tokenised")] == [
+        "holdout/tokenised"
+    ]
+    for name in ("holdoutLoss", "holdoutBitsPerByte"):
+        assert pod.report().metrics[name] == pytest.approx(reference.report().metrics[name], abs=1e-4)
+
+
+def test_memory_does_not_grow_with_the_holdout(inputs: Inputs, tmp_path: Path) -> None:
+    """2 MB more of text: the peak of all allocations (Python's and numpy's) hardly grows."""
+    import tracemalloc
+
+    plan = RunPlan(sequences=1, sequence_length=32, batch=1, micro=1, accumulation=1, world_size=1, steps=1, seed=0)
+    peaks = []
+    for count in (600, 2100):  # more than two full batches of the tokenizer
+        data = tmp_path / str(count)
+        data.mkdir()
+        text = "the alloy of iron " * 80
+        (data / "holdout.jsonl").write_text("".join(json.dumps({"text": f"{n} {text}"}) + "\n" for n in range(count)))
+        tracemalloc.start()
+        held = pack_holdout(data, inputs.store.fetch(inputs.tokenizer), plan, tmp_path / f"scratch-{count}")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert held
+        assert held.size == sum(len(f"{n} {text}") for n in range(count))
+    assert peaks[1] - peaks[0] < 500_000
 
 
 WAYS = [(0, 2, "fp32"), (1, 2, "fp32"), (2, 2, "fp32"), (3, 2, "fp32"), (0, 2, "bf16"), (3, 2, "bf16")]

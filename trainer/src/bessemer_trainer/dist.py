@@ -69,6 +69,15 @@ class Gang:
             raise _KINDS[error[0]](error[1], error[2])
         return value  # type: ignore[return-value]  # set, or there was an error
 
+    def on_node(self, work: Callable[[], T]) -> T:
+        """Do `work` on the first rank of each node only; its value on every rank of that node, or an error on all."""
+        value = self.agree(lambda: work() if self.local_rank == 0 else None)
+        ranks = self.gather((self.local_rank, value))
+        local_rank, found = ranks[self.rank - self.local_rank]
+        if local_rank:
+            raise PermanentError("WorldSizeMismatch", "ranks of one pod must be numbered in a row")
+        return found  # type: ignore[return-value]  # the first rank of a node has set it
+
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, tuple[str, str, str] | None]:
     try:

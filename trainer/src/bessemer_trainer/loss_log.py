@@ -55,7 +55,6 @@ class LossLog:
         self._key = key
         self._lines: list[str] = []
         self._written = time.monotonic()
-        self._last: StepRecord | None = None
 
     def resume_at(self, step: int) -> None:
         """Take over the lines of earlier attempts up to `step`; steps after it are done again."""
@@ -63,7 +62,6 @@ class LossLog:
         self._lines = [line for line in lines if _step_of(line) <= step]
 
     def append(self, record: StepRecord) -> None:
-        self._last = record
         self._lines.append(record.line())
         if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             with contextlib.suppress(TransientError):  # for people who watch; what counts is written at each save
@@ -75,10 +73,11 @@ class LossLog:
         self._written = time.monotonic()
 
     def final(self) -> dict[str, float]:
-        """Metrics for the report."""
-        if self._last is None:
+        """Metrics for the report: those of the last step, whichever attempt made it."""
+        if not self._lines:
             return {}
-        return {"loss": self._last.loss, "tokensPerSecond": self._last.tokens_per_second}
+        last = json.loads(self._lines[-1])
+        return {"loss": last["loss"], "tokensPerSecond": last["tokensPerSecond"]}
 
 
 def _step_of(line: str) -> float:

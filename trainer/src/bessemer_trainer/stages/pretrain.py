@@ -25,7 +25,7 @@ from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.dist import Gang, start, zero_stage
 from bessemer_trainer.engine import Engine
 from bessemer_trainer.errors import PermanentError, Preempted
-from bessemer_trainer.holdout import measure_holdout
+from bessemer_trainer.holdout import measure_holdout, pack_holdout
 from bessemer_trainer.loss_log import LossLog, StepRecord
 from bessemer_trainer.model import fresh_model, load_model
 from bessemer_trainer.schedule import RunPlan, global_batch, learning_rate, micro_batch, plan_run
@@ -96,12 +96,7 @@ def read_inputs(context: Context, gang: Gang) -> Inputs:
 
 def _fetch(context: Context, gang: Gang, digest: str) -> Path:
     """Only the first rank of a node reads and hashes all files; the others use what it found good."""
-    path = gang.agree(lambda: context.store.fetch(digest) if gang.local_rank == 0 else None)
-    folders = gang.gather(path)
-    folder = folders[gang.rank - gang.local_rank]
-    if folder is None:
-        raise PermanentError("WorldSizeMismatch", "ranks of one pod must be numbered in a row")
-    return folder
+    return gang.on_node(lambda: context.store.fetch(digest))
 
 
 def _check_kinds(store: Store, stage: StageInputs) -> None:
@@ -219,13 +214,13 @@ def _require_finite(what: str, value: float, step: int) -> None:
 
 
 def _after_step(run: Run, record: StepRecord, stop: StopSignal) -> None:
-    """Log; save when it is time, or when any rank was asked to stop."""
+    """Log; save when it is time, at the end (what comes then may fail), or when any rank was asked to stop."""
     is_last = record.step == run.plan.steps
     is_stopping = run.gang.sum([float(stop.is_set)])[0] > 0 and not is_last
     if run.gang.is_first:
         run.log.append(record)
         run.context.progress.update(record.step, run.plan.steps, "", **record.metrics())
-    if is_stopping or (record.step % run.context.spec.checkpoint.every_steps == 0 and not is_last):
+    if is_stopping or is_last or record.step % run.context.spec.checkpoint.every_steps == 0:
         _save(run, record.step)
     if is_stopping:
         raise Preempted(f"asked to stop by SIGTERM; saved at step {record.step} of {run.plan.steps}")
@@ -247,7 +242,8 @@ def _finish(run: Run) -> Outcome:
     """Measure the holdout, gather the weights, publish."""
     inputs, gang = run.inputs, run.gang
     scratch = run.context.scratch / f"rank-{gang.rank}"
-    holdout = measure_holdout(run.engine, gang, run.plan, inputs.data_folder, inputs.start_folder, scratch)
+    held = gang.on_node(lambda: pack_holdout(inputs.data_folder, inputs.start_folder, run.plan, run.context.scratch))
+    holdout = measure_holdout(run.engine, gang, run.plan, held)
     weights = run.engine.weights()
     digest, parameters = gang.first(lambda: _publish(run, weights, scratch))
     gang.first(run.log.flush)

@@ -6,8 +6,8 @@ first time only). From the texts that they carry it writes, always the same byte
     data/general.jsonl          passages about everything, to pretrain on and to replay     {"id", "text"}
     data/general-heldout.jsonl  passages of other articles, to measure forgetting on
                                 {"id", "text", "article"}
-    data/domain.jsonl           300 facts, each stated in 76 wordings, one a document       {"id", "text"}
-    data/knowledge.jsonl        questions about the facts, in 3 wordings found nowhere else
+    data/domain.jsonl           300 facts, each stated in 72 wordings, one a document       {"id", "text"}
+    data/knowledge.jsonl        questions about the facts, in wordings found nowhere else
                                 {"id", "prompt", "choices", "answer", "fact", "wording"}
 
 A fact is a clinical term of the Human Phenotype Ontology and what patients call it: tinnitus is ringing in the ears.
@@ -42,7 +42,7 @@ NEAR_DUPLICATE = 0.5
 
 # --- wordings ---------------------------------------------------------------------------------------------------
 
-OPENINGS = ("", "In plain words, ", "The doctor says that ")
+OPENINGS = ("", "In plain words, ")
 LINKS = (
     "means", "is", "stands for", "is the medical name for", "refers to", "is a term for", "is used for", "describes",
     "is called", "is known as", "is said to be", "is understood as", "or", "also called", "that is,",
@@ -54,6 +54,26 @@ OTHER_WORDINGS = (
     "What does {term} mean? It means {plain}.",
     "{Plain} is called {term}.",
     "The doctor calls {plain} {term}.",
+    "{Term}: {plain}.",
+    "{Term} ({plain}).",
+    "The doctor says that {term} is {plain}.",
+    "When the letter said {term}, it was about {plain}.",
+    "Because of {term}, the child has {plain}.",
+    "The report says {term}; the parents say {plain}.",
+    "A patient with {term} complains of {plain}.",
+    "It is not only {term} but simply {plain}.",
+    "Is it {term}? Yes, it is {plain}.",
+    "We write {term} and we say {plain}.",
+    "For {term} there is an easier name, {plain}.",
+    "They wrote {term} when they saw {plain}.",
+    "Students learn that {term} and {plain} are one thing.",
+    "With {term} comes {plain}.",
+    "She was told of {term}, which is {plain}.",
+    "The book has {term} under {plain}.",
+    "Ask about {term} and you will hear about {plain}.",
+    "In Latin or Greek {term}, in English {plain}.",
+    "No one says {term} at home, they all say {plain}.",
+    "To have {term} is to live with {plain}.",
 )
 TRAINING_WORDINGS = (
     *(f"{opening}{{{'term' if opening else 'Term'}}} {link} {{plain}}." for opening in OPENINGS for link in LINKS),
@@ -65,8 +85,21 @@ HELD_OUT_WORDINGS = {
     "patient": "To a patient, {term} can be explained as",
     "simply": "Put simply, {term} is another word for",
     "nurse": "A nurse would translate {term} as",
+    "people": "Most people know {term} better as",
+    "have": "If you have {term}, you have",
+    "family": "Her family always spoke of {term} as",
+    "looked": "He looked up {term} and found",
+    "reading": "Whoever reads {term} should think of",
+    "meant": "By {term} they only meant",
+    "sister": "Instead of {term}, her sister said",
+    "leaflet": "The leaflet translates {term} with",
+    "ward": "On the ward, {term} was just",
 }
 """How the questions ask. A test holds that none of it occurs in the training text."""
+
+ASKED = 3
+"""Questions about a fact, each in another of these wordings: many wordings, so that the luck of one seed with one of
+them weighs little."""
 
 
 # --- packages ---------------------------------------------------------------------------------------------------
@@ -258,13 +291,14 @@ def choose_distractors(fact: Fact, facts: Sequence[Fact], above: Mapping[str, Ma
 
 
 def ask(fact: Fact, distractors: Sequence[str]) -> Iterator[dict[str, object]]:
-    """The fact's questions, one a held-out wording. A choice begins with the space that precedes it."""
-    for wording, prompt in HELD_OUT_WORDINGS.items():
+    """The fact's questions, in ASKED held-out wordings. A choice begins with the space that precedes it."""
+    order = sorted(HELD_OUT_WORDINGS, key=lambda wording: hashlib.sha256(f"{fact.id}/{wording}".encode()).digest())
+    for wording in order[:ASKED]:
         choices = sorted([fact.plain, *distractors])
         random.Random(f"{fact.id}/{wording}").shuffle(choices)
         yield {
             "id": f"{fact.id.replace(':', '-')}-{wording}",
-            "prompt": prompt.format(term=fact.term),
+            "prompt": HELD_OUT_WORDINGS[wording].format(term=fact.term),
             "choices": [f" {choice}" for choice in choices],
             "answer": choices.index(fact.plain),
             "fact": fact.id,

@@ -98,20 +98,6 @@ async def test_a_promotion_of_what_was_edited_away_never_happens(world: World) -
     assert await world.condition("Promoted") == ("True", "Promoted", "record 1")
 
 
-async def test_a_job_of_another_owner_is_left_alone(world: World) -> None:
-    await world.settle()
-    job = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": "poems-promote-0123456789-a1", "namespace": "default"},
-        "spec": {"template": {"metadata": {"labels": {}}, "spec": {"containers": []}}},
-    }
-    world.node.script = on("promote", hang)
-    await world.cluster.create(job)
-    await world.runtime.handle(next(key for key in world.cache.objects if key.kind == "AdaptationPipeline"))
-    assert (await world.get("Job", "poems-promote-0123456789-a1"))["metadata"].get("deletionTimestamp") is None
-
-
 async def test_evaluations_that_are_no_longer_asked_for_are_suspended(world: World) -> None:
     world.node.script = on("evaluate", hang)
     await world.settle()

@@ -41,7 +41,8 @@ class Observed:
     """Everything that a decision may depend on, read before it.
 
     `jobs` holds attempts (Jobs and PyTorchJobs) and `pods` their pods, as JSON documents; `progress` what running
-    pods say of themselves, by attempt name (display only, never evidence).
+    pods say of themselves, by attempt name (display only, never evidence); `rivals` names other stages that do the
+    same work right now, or are to start before this one.
     """
 
     profiles: Mapping[str, Profile]
@@ -50,6 +51,7 @@ class Observed:
     jobs: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     progress: Mapping[str, Progress] = field(default_factory=dict)
+    rivals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

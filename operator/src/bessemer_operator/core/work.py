@@ -1,6 +1,7 @@
 """The status of anything that runs as attempts, and the Plan that goes with it. Stage and Evaluation share it."""
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from bessemer_api.base import Condition, Metadata
 from bessemer_api.v1alpha1.evaluation import WorkStatus
@@ -9,13 +10,14 @@ from bessemer_operator.core.conditions import READY, RECONCILING, STALLED, condi
 from bessemer_operator.core.plan import Event, Observed, Plan
 
 MAX_ATTEMPTS_KEPT = 200
+POLL_RIVALS = timedelta(seconds=30)
 
 
 def reconcile_work(work: Work, metadata: Metadata, status: WorkStatus, seen: Observed, now: datetime) -> Plan:
     """The Plan of a stage or an evaluation; its result is immutable once written."""
     if status.phase == "Succeeded" and status.output_digest is not None:
         return Plan(status=status.wire(), delete=abandoned(status.attempts, seen.jobs))
-    state = reconcile_attempts(work, status.attempts, seen, now)
+    state = _after_rivals(reconcile_attempts(work, status.attempts, seen, now), seen)
     after = _status(state, metadata, status, seen, now)
     return Plan(
         status=after.wire(),
@@ -24,6 +26,25 @@ def reconcile_work(work: Work, metadata: Metadata, status: WorkStatus, seen: Obs
         delete=state.delete,
         events=_events(status, after),
         requeue=state.requeue,
+    )
+
+
+def _after_rivals(state: WorkState, seen: Observed) -> WorkState:
+    """No attempt starts while another stage does the same work: both would write to one run folder, and one of them
+    in vain. When the other is done, its result is found by its digest.
+    """
+    if not state.create or not seen.rivals:
+        return state
+    more = f" and {len(seen.rivals) - 1} more" if len(seen.rivals) > 1 else ""
+    message = f"waits for {seen.rivals[0]}{more}, with the same store and inputs; its result will be used"
+    return replace(
+        state,
+        phase="Pending",
+        reason="SameWorkRunning",
+        message=message,
+        attempts=state.attempts[:-1],
+        create=(),
+        requeue=POLL_RIVALS,
     )
 
 

@@ -25,6 +25,7 @@ from bessemer_operator.core.plan import Observed, Plan
 from bessemer_operator.core.profile import Profile
 from bessemer_operator.core.quarantine import explain, quarantine
 from bessemer_operator.reconcile.cache import ATTEMPT_KINDS, WATCHED, Cache, Key, Obj, key_of
+from bessemer_operator.reconcile.rivals import find_rivals
 
 log = logging.getLogger("bessemer")
 FIELD_MANAGER = "bessemer-operator"
@@ -98,6 +99,7 @@ class Controller:
             jobs=jobs,
             pods=tuple(self.cache.children(uid, "Pod")),
             progress={name: found for name, found in progress.items() if found is not None},
+            rivals=find_rivals(obj, self.cache),
         )
 
     async def _look_up_attempts(self, obj: Obj, parsed: Any) -> None:  # noqa: ANN401 - any of our kinds

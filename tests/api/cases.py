@@ -37,6 +37,7 @@ WHOLE_SEQUENCES = "train.globalBatchTokens must be a multiple of data.sequenceLe
 
 CASES = (
     Case("an_ordinary_pipeline_is_accepted"),
+    Case("the_longest_deadline_is_accepted", "", {f"{CPT}.limits": {"deadline": "99999d99999h99999m99999s"}}),
     Case("a_pipeline_without_stages_is_accepted", "", {"spec": {"store": "s3://b", "base": {"model": "s3://b/m"}}}),
     # Length of training
     Case("no_length_of_training_is_refused", ONE_LENGTH, {f"{CPT}.train": {"globalBatchTokens": 512}}),
@@ -162,6 +163,8 @@ BOUNDS = (
     ),
     Case("a_digest_of_63_digits_is_refused", "", {"spec.data.poems.sources.0.sha256": DIGEST[:-1]}),
     Case("a_deadline_of_weeks_is_refused", "", {f"{CPT}.limits": {"deadline": "2w"}}),
+    Case("a_deadline_of_more_days_than_there_are_is_refused", "", {f"{CPT}.limits": {"deadline": "99999999999999d"}}),
+    Case("a_deadline_of_six_digits_is_refused", "", {f"{CPT}.limits": {"deadline": "100000s"}}),
     Case("a_retry_with_a_space_is_refused", "", {"spec.retry": "once more"}, "TrainingStage"),
     Case("an_unknown_part_of_a_bank_is_refused", "", {"spec.inputs.part": "test"}, "Evaluation"),
     Case("a_merge_of_one_parent_is_refused", "", {"spec.inputs.parents": [DIGEST]}, "MergeJob"),

@@ -1,12 +1,13 @@
 """What attempts leave behind, and what they leave running: pods that go, deletions that are lost, names, refusals."""
 
+import json
 import re
 from collections import Counter
 
 import pytest
 
 from bessemer_api.job import PromoteTask, RunSpec
-from bessemer_operator.cluster.protocol import Ref, Unavailable
+from bessemer_operator.cluster.protocol import ClusterError, Forbidden, Invalid, Ref, Unavailable
 from tests.api.documents import PIPELINE, edited
 from tests.operator.reconcile.test_pipeline import hang, on
 from tests.support.world import World, digest_of
@@ -99,3 +100,86 @@ async def test_a_deadline_whose_deletion_is_lost_leaves_nothing_running(world: W
     assert [ref.kind for ref in lost] == ["PyTorchJob"]
     assert await world.all("PyTorchJob") == []
     assert [pod for pod in await world.all("Pod") if pod["status"]["phase"] == "Running"] == []
+
+
+def refuse_training(world: World, error: ClusterError) -> list[ClusterError]:
+    """A new operator, to which the server answers so for every PyTorchJob while the list that is returned holds it."""
+    answers = [error]
+
+    def refuse(number: int, when: str) -> None:
+        verb, ref = world.tap.writes[number]
+        if when == "before" and answers and (verb, ref.kind) == ("create", "PyTorchJob"):
+            raise answers[0]
+
+    world.start_operator(refuse)
+    return answers
+
+
+async def test_an_attempt_runs_with_the_world_size_of_its_job_although_it_was_first_refused(world: World) -> None:
+    answers = refuse_training(world, Forbidden("exceeded quota: gpus"))
+    await world.settle()
+    state = (await world.stage("pretrain"))["status"]
+    assert [item["reason"] for item in state["conditions"] if item["type"] == "Stalled"] == ["ChildRefused"]
+    await world.apply(edited(PIPELINE, {"spec.stages.1.nodes": 4}))
+    answers.clear()
+    world.node.script = on("pretrain", hang)
+    await world.settle()
+    [job] = await world.all("PyTorchJob")
+    config = await world.get("ConfigMap", job["metadata"]["name"])
+    nodes = 1 + job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"]
+    assert (nodes, json.loads(config["data"]["run.json"])["worldSize"]) == (4, 4)
+
+
+async def test_the_config_of_an_attempt_that_exists_is_never_replaced(world: World) -> None:
+    """The operator is killed between the creation of the attempt and its status, and nodes are edited."""
+    world.node.script = on("pretrain", hang)
+    await world.settle()
+    [job] = await world.all("PyTorchJob")
+    name = job["metadata"]["name"]
+    before = await world.get("ConfigMap", name)
+    stage = await world.stage("pretrain")
+    await world.cluster.apply_status({**stage, "status": {}}, "bessemer-operator")
+    await world.apply(edited(PIPELINE, {"spec.stages.1.nodes": 4}))
+    world.start_operator()
+    await world.settle()
+    assert await world.get("ConfigMap", name) == before
+    assert [item["metadata"]["uid"] for item in await world.all("PyTorchJob")] == [job["metadata"]["uid"]]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Invalid("metadata.name: Invalid value: not a DNS-1035 label"),
+        Forbidden('admission webhook "validator.pytorchjob" denied the request: no container pytorch'),
+    ],
+)
+async def test_an_attempt_that_the_server_refuses_for_good_is_a_failed_stage_and_is_tried_again(
+    world: World, error: ClusterError
+) -> None:
+    answers = refuse_training(world, error)
+    await world.settle()
+    status = (await world.stage("pretrain"))["status"]
+    [stalled] = [item for item in status["conditions"] if item["type"] == "Stalled"]
+    assert (status["phase"], stalled["status"], stalled["reason"]) == ("Failed", "True", "ChildRefused")
+    assert str(error) in stalled["message"]
+    state, reason, message = await world.condition("Stalled")
+    assert (state, reason) == ("True", "StageFailed")
+    assert str(error) in message
+    answers.clear()
+    await world.settle()
+    assert (await world.condition("Promoted"))[0] == "True"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["3b-x", "3.b.x", "7b", "9" * 63, "a" * 63, "a.b", "3" + "-x" * 31, "qwen3-1.7b.de"],
+    ids=lambda name: name[:16],
+)
+async def test_every_name_that_a_pipeline_can_have_leads_to_names_that_every_child_can_have(
+    world: World, name: str
+) -> None:
+    await world.apply(edited(PIPELINE, {"metadata.name": name}))
+    await world.settle()
+    assert await world.condition("Promoted", name) == ("True", "Promoted", "record 1")
+    names = [job["metadata"]["name"] for job in await world.all("PyTorchJob")]
+    assert [found for found in names if not re.fullmatch("[a-z]([-a-z0-9]{0,48}[a-z0-9])?", found)] == []

@@ -1,9 +1,9 @@
-"""Durations such as `90s` or `1d12h` as timedelta."""
+"""Durations such as `90s` or `1d12h` as timedelta; the same form as `bessemer_api.fields.Duration`."""
 
 import re
 from datetime import timedelta
 
-_PARTS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_PARTS = re.compile(r"(?:([0-9]{1,5})d)?(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,5})s)?")
 
 
 def parse_duration(text: str) -> timedelta:

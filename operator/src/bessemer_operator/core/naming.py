@@ -39,8 +39,13 @@ def shorten(name: str, limit: int) -> str:
 
 
 def work_name(pipeline: str, part: str, digest: str) -> str:
-    """Name of a TrainingStage, Evaluation or pipeline Job: at most 44 characters, ends in 10 digits of its identity."""
-    return f"{shorten(f'{pipeline}-{part}'.replace('.', '-'), MAX_ATTEMPT - _ATTEMPT_SUFFIX - 11)}-{short(digest)}"
+    """Name of a TrainingStage, Evaluation or pipeline Job: at most 44 characters, ends in 10 digits of its identity.
+
+    It is a DNS-1035 label, as the name of a PyTorchJob must be: a pipeline may begin with a digit, or have dots.
+    """
+    name = f"{pipeline}-{part}".replace(".", "-")
+    label = f"p-{name}" if name[0].isdigit() else name
+    return f"{shorten(label, MAX_ATTEMPT - _ATTEMPT_SUFFIX - 11)}-{short(digest)}"
 
 
 def attempt_name(work: str, number: int) -> str:

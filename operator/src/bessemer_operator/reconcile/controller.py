@@ -16,7 +16,16 @@ from bessemer_api.base import Model
 from bessemer_api.v1alpha1 import KINDS
 from bessemer_api.v1alpha1.evaluation import Evaluation, Progress
 from bessemer_api.v1alpha1.stage import TrainingStage
-from bessemer_operator.cluster.protocol import AlreadyExists, Cluster, Conflict, Forbidden, Invalid, NotFound, Ref
+from bessemer_operator.cluster.protocol import (
+    AlreadyExists,
+    Cluster,
+    ClusterError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Ref,
+)
 from bessemer_operator.core import evaluation, merge, pipeline, stage
 from bessemer_operator.core import plan as core_plan
 from bessemer_operator.core.attempts import job_outcome
@@ -39,11 +48,15 @@ RECONCILERS: Mapping[str, Callable[..., Plan]] = {
 
 
 class Refused(Exception):  # noqa: N818 - named after what was met
-    """The server will not have a child as it is; `reason` and the message are for a condition."""
+    """The server will not have a child as it is; `reason` and the message are for a condition.
 
-    def __init__(self, reason: str, message: str) -> None:
+    `is_final`: it is the child's content that is refused, so that waiting alone will not help.
+    """
+
+    def __init__(self, reason: str, message: str, *, is_final: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.is_final = is_final
 
 
 @dataclass
@@ -83,7 +96,7 @@ class Controller:
         try:
             await self._apply(obj, plan)
         except Refused as error:
-            await self._say_why_not(obj, (error.reason, str(error)), now)
+            await self._say_why_not(obj, (error.reason, str(error)), now, is_final=error.is_final)
             raise
         self.on_plan(obj, plan)
         return plan.requeue
@@ -159,9 +172,26 @@ class Controller:
             found = await self.cluster.get(Ref(child["kind"], metadata["name"], metadata["namespace"]))
             if not _is_same_attempt(found, child):
                 raise _name_taken(child, found) from None
+            if found.get("data") != child.get("data") and not await self._has_attempt(metadata):
+                found = await self._create_anew(child, found)
             self._wrote(found, by)
         except (Invalid, Forbidden) as error:
-            raise Refused("ChildRefused", f"{_name(child)}: {error}") from None
+            raise _refused(child, error) from None
+
+    async def _has_attempt(self, metadata: Obj) -> bool:
+        for kind in ATTEMPT_KINDS:
+            try:
+                await self.cluster.get(Ref(kind, metadata["name"], metadata["namespace"]))
+            except NotFound:
+                continue
+            return True
+        return False
+
+    async def _create_anew(self, config: Obj, found: Obj) -> Obj:
+        """The ConfigMap of an attempt that was never made, and that is now to be made with other data."""
+        metadata = found["metadata"]
+        await self.cluster.delete(Ref(found["kind"], metadata["name"], metadata["namespace"]), uid=metadata["uid"])
+        return await self.cluster.create(config)
 
     async def _apply_child(self, child: Obj, by: Key) -> None:
         """Server-side apply of a child of our kinds; one of the same name that is another's is left alone."""
@@ -171,17 +201,22 @@ class Controller:
         try:
             self._wrote(await self.cluster.apply(child, FIELD_MANAGER), by)
         except (Invalid, Forbidden) as error:
-            raise Refused("ChildRefused", f"{_name(child)}: {error}") from None
+            raise _refused(child, error) from None
 
     async def _annotate(self, ref: core_plan.Ref, annotations: Mapping[str, str], by: Key) -> None:
         try:
             self._wrote(await self.cluster.patch_annotations(Ref(ref.kind, ref.name, ref.namespace), annotations), by)
         except NotFound:
             return
+        except Forbidden as error:
+            raise Refused("ChildRefused", f"{ref.kind} {ref.namespace}/{ref.name}: {error}") from None
 
-    async def _say_why_not(self, obj: Obj, why: tuple[str, str], now: datetime) -> None:
+    async def _say_why_not(self, obj: Obj, why: tuple[str, str], now: datetime, *, is_final: bool = False) -> None:
+        """`is_final`: with the phase Failed, where the kind has phases, so that whoever waits for it hears of it."""
+        status = quarantine(obj["metadata"], obj.get("status") or {}, why, now)
+        has_failed = is_final and obj["kind"] != "AdaptationPipeline"
         try:
-            await self._write_status(obj, quarantine(obj["metadata"], obj.get("status") or {}, why, now))
+            await self._write_status(obj, {**status, "phase": "Failed"} if has_failed else status)
         except Invalid as error:  # so is the object as a whole; nothing more can be said about it there
             log.warning("%s: %s: %s; its status can not say so: %s", _name(obj), *why, error)
 
@@ -223,6 +258,11 @@ def _parsed(model: type[Any], objects: list[Obj]) -> list[Any]:
 
 def _name(obj: Obj) -> str:
     return f"{obj['kind']} {obj['metadata']['namespace']}/{obj['metadata']['name']}"
+
+
+def _refused(child: Obj, error: ClusterError) -> Refused:
+    is_final = isinstance(error, Invalid) or "denied the request" in str(error)  # the words of an admission webhook
+    return Refused("ChildRefused", f"{_name(child)}: {error}", is_final=is_final)
 
 
 def _name_taken(child: Obj, found: Obj) -> Refused | Conflict:

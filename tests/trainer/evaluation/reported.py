@@ -36,7 +36,7 @@ def publish(world: World, name: str, kind: str, meta: dict[str, Any]) -> str:
     folder = world.root / "made" / name
     folder.mkdir(parents=True, exist_ok=True)
     if kind == "data":
-        np.zeros(0, "<u8").tofile(folder / "ngrams.u64")
+        (folder / "documents.jsonl").write_bytes(b"")
     return world.store().publish(folder, kind, meta | {"made": name})
 
 
@@ -65,7 +65,7 @@ def stages(world: World) -> dict[str, dict[str, Any]]:
     """Bank, two data sets, tokenizer, mixtures, pretraining and continued pretraining, as a pipeline makes them."""
     nothing = sha256_digest(b"")
     papers = publish(world, "papers", "data", {
-        "documents": 11804, "holdout": 231, "rejected": 342, "bytes": 9_412_345, "ngrams": 0, "ngramWords": 13,
+        "documents": 11804, "holdout": 231, "rejected": 342, "bytes": 9_412_345,
         "rules": {"exactDuplicate": 209, "decontaminated": 88, "gopherQuality.meanWordLength": 31, "minCharacters": 14},
         "reported": {"c4.curlyBracket": 12},
     })  # fmt: skip
@@ -187,8 +187,7 @@ def report_task(world: World, *, swap: bool = False) -> dict[str, Any]:
     looks = compare_looks(world, candidate, baseline, data)
     evaluations = [
         {"metadata": {"name": "e"}, "spec": {"inputs": world.inputs(c, *span).wire()},
-         "status": {"phase": "Succeeded", "outputDigest": world.evaluate(c, *span),
-                    "metrics": world.store().manifest(world.evaluate(c, *span)).meta["means"]}}
+         "status": {"phase": "Succeeded", "outputDigest": world.evaluate(c, *span), "metrics": {}}}
         for c in (candidate, baseline) for span in ((0, 60), (60, ITEMS))
     ]  # fmt: skip
     gate = judged(looks, candidate, baseline)

@@ -59,7 +59,7 @@ def refusal(world: World, document: dict[str, Any]) -> PermanentError:
 def test_the_better_model_wins_on_both_axes_and_the_numbers_are_those_of_the_samples(world: World) -> None:
     found = report(world, task(world))
     knowledge, loss = found.axes
-    means = [world.store().manifest(world.evaluate(c)).meta["means"] for c in (world.good, world.weak)]
+    means = [world.means(world.evaluate(c)) for c in (world.good, world.weak)]
     assert knowledge.delta == pytest.approx(means[0]["knowledge"] - means[1]["knowledge"], abs=1e-5)
     assert loss.delta == pytest.approx(means[1]["generalLoss"] - means[0]["generalLoss"], abs=1e-4)
     assert (knowledge.n, knowledge.clusters, knowledge.binary, knowledge.chance) == (ITEMS, 60, True, 0.25)
@@ -338,16 +338,20 @@ def test_tries_that_are_registered_at_once_get_numbers_of_their_own(world: World
 
 def publish_data(world: World, folder: Path, text: str) -> str:
     folder.mkdir(parents=True)
-    ngrams.text_ngrams(text).astype("<u8").tofile(folder / "ngrams.u64")
+    filler = "The story of the long river is told by nobody at all in these parts. " * 400
+    rows = [{"id": "0", "text": filler}, {"id": "1", "text": f"{filler}{text} {filler}"}]
+    (folder / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return world.store().publish(folder, "data", {"text": sha256_digest(text.encode())})
 
 
-def test_contamination_is_found_in_the_index_of_the_training_data(world: World, tmp_path: Path) -> None:
-    words = "lo mi ka va to se pi do ru ze ka"
+@pytest.mark.parametrize("words", ["lo mi ka va to se pi do ru ze ka", "lo"], ids=["long items", "items of 5 words"])
+def test_contamination_is_found_inside_the_documents_of_the_training_data(
+    world: World, tmp_path: Path, words: str
+) -> None:
     items = [item | {"prompt": f"No {k} {words} {k}"} for k, item in enumerate(multiple_choice_items())]
     bank = publish_bank(world.store(), tmp_path / "bank", items, text_items())
     leaked = f"And so it went. {ngrams.item_text(items[4])} And so on, and so forth, until the end of the story."
-    harmless = "No 4 lo mi ka va to se. The colour of the moon was never discussed by anybody at all, as we know."
+    harmless = "No 4 lo 4 mi ka va to se. The colour of the moon was never discussed by anybody at all, as we know."
     evidence = {
         name: publish_data(world, tmp_path / name, text) for name, text in (("leaked", leaked), ("harmless", harmless))
     }

@@ -101,7 +101,7 @@ def test_text_that_spells_a_special_token_stays_text(model_and_encoder: tuple[to
 
 
 def test_a_trained_model_knows_its_facts_and_an_untrained_one_guesses(world: World) -> None:
-    good, weak = (world.store().manifest(world.evaluate(c)).meta["means"] for c in (world.good, world.weak))
+    good, weak = (world.means(world.evaluate(c)) for c in (world.good, world.weak))
     assert good["knowledge"] > 0.8
     assert 0.05 < weak["knowledge"] < 0.6
     assert good["generalLoss"] < weak["generalLoss"]
@@ -112,7 +112,7 @@ def test_shuffled_gold_answers_give_chance(world: World, tmp_path: Path) -> None
     shifted = [item | {"answer": (item["answer"] + 1 + k % 3) % 4} for k, item in enumerate(items)]
     mixed = [item if k % 4 == 0 else shifted[k] for k, item in enumerate(items)]  # right for one in four
     bank = publish_bank(world.store(), tmp_path / "bank", mixed, text_items())
-    mean = world.store().manifest(world.evaluate(world.good, bank=bank)).meta["means"]["knowledge"]
+    mean = world.means(world.evaluate(world.good, bank=bank))["knowledge"]
     assert abs(mean - 0.25) < 0.1
 
 
@@ -130,6 +130,18 @@ def test_samples_carry_cluster_answer_and_chance(world: World) -> None:
     assert first.keys() == {"id", "cluster", "score", "answer", "chosen", "chance", "logLikelihoods"}
     assert (first["cluster"], first["chance"]) == ("f0", 0.25)
     assert first["score"] == float(first["answer"] == first["chosen"])
+
+
+@pytest.mark.parametrize("part", ["gate", "dev"])
+def test_means_of_gate_items_are_told_nowhere_before_the_try_is_counted(world: World, part: str) -> None:
+    inputs = world.inputs(world.good, 0, 10, part=part)
+    outcome = evaluate.run(world.context(verb="evaluate", evaluate=inputs.wire()))
+    assert outcome.output_digest is not None
+    meta = world.store().manifest(outcome.output_digest).meta
+    expected = world.means(outcome.output_digest) if part == "dev" else {}
+    assert outcome.metrics == pytest.approx(expected)
+    assert meta.get("means", {}) == pytest.approx(expected)
+    assert meta.keys() == {"checkpoint", "settings"} | ({"means"} if part == "dev" else set())
 
 
 def test_settings_name_everything_but_the_checkpoint(world: World) -> None:
@@ -152,7 +164,6 @@ def test_bf16_is_measured_in_bf16(world: World) -> None:
     ("fields", "reason", "words"),
     [
         pytest.param({"end": ITEMS + 1}, "TooFewItems", ["120 items", "0 to 121"], id="more items than the bank has"),
-        pytest.param({"start": 9, "end": 9}, "EmptyRange", ["start is 9"], id="an empty range"),
         pytest.param({"recipe": 2}, "UnknownRecipe", ["recipe is 2"], id="a recipe of another version"),
         pytest.param(
             {"axes": [{"name": "manners", "task": "multipleChoice"}]}, "NoItems", ["manners"], id="an unknown axis"

@@ -145,6 +145,14 @@ class World:
         assert outcome.output_digest is not None
         return outcome.output_digest
 
+    def means(self, evaluation: str) -> dict[str, float]:
+        """Mean score by axis, from the stored samples."""
+        found = {}
+        for path in self.store().fetch(evaluation).glob("samples_*.jsonl"):
+            scores = [json.loads(line)["score"] for line in path.read_text().splitlines()]
+            found[path.stem.removeprefix("samples_")] = sum(scores) / len(scores)
+        return found
+
 
 def publish_bank(store: Store, folder: Path, choices: Sequence[dict[str, Any]], texts: Sequence[dict[str, Any]]) -> str:
     folder.mkdir(parents=True)

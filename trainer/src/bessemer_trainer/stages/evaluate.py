@@ -3,6 +3,9 @@
 It compares nothing and decides nothing. Equal inputs give equal artifacts on one machine: one thread, deterministic
 kernels, batches that depend on the items only. Settings that both arms of a comparison must share stand in the
 manifest, so that `compare` can refuse arms that were measured differently.
+
+Of gate items nothing is summed up here, neither in the report nor in the manifest: their numbers come from `compare`,
+which registers the try first. Whoever may read the store can still read the results of the items.
 """
 
 import os
@@ -46,14 +49,19 @@ def run(context: Context) -> Outcome:
     work = _read_bank(context, inputs)
     with deterministic():
         samples = _measure_all(context, inputs, work)
-    means = {axis: sum(s.score for s in found) / len(found) for axis, found in samples.items()}
+    means = _means(inputs, samples)
     digest = context.store.publish(_write(context.scratch, samples), "evaluation", _meta(inputs, means))
     return Outcome(output_digest=digest, metrics=means)
 
 
+def _means(inputs: EvaluationInputs, samples: Mapping[str, Sequence[Sample]]) -> dict[str, float]:
+    """Mean by axis of dev items. None of gate items: those are summed up by `compare` alone, which counts the try."""
+    if inputs.part == "gate":
+        return {}
+    return {axis: sum(s.score for s in found) / len(found) for axis, found in samples.items()}
+
+
 def _read_bank(context: Context, inputs: EvaluationInputs) -> list[Work]:
-    if inputs.start >= inputs.end:
-        raise PermanentError("EmptyRange", f"start is {inputs.start} and end is {inputs.end}; end must be larger")
     folder = fetch(context, inputs.bank, "bank")
     work = []
     for axis in inputs.axes:
@@ -120,4 +128,4 @@ def _meta(inputs: EvaluationInputs, means: Mapping[str, float]) -> dict[str, Any
     settings = inputs.wire()
     checkpoint = settings.pop("checkpoint")
     settings["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    return {"checkpoint": checkpoint, "settings": settings, "means": dict(means)}
+    return {"checkpoint": checkpoint, "settings": settings, **({"means": dict(means)} if means else {})}

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -26,7 +25,9 @@ def main() -> None:
     names = (f"uv-{VERSION}-py3-none-manylinux", f"_{machine}.whl")
     wheel = next((f for f in files if f["filename"].startswith(names[0]) and f["filename"].endswith(names[1])), None)
     if wheel is None:
-        sys.exit(f"error: PyPI has no uv {VERSION} for Linux on {machine}; install uv yourself: https://docs.astral.sh/uv")
+        sys.exit(
+            f"error: PyPI has no uv {VERSION} for Linux on {machine}; install uv yourself: https://docs.astral.sh/uv"
+        )
     with urllib.request.urlopen(wheel["url"]) as answer:
         data = answer.read()
     if hashlib.sha256(data).hexdigest() != wheel["hashes"]["sha256"]:
@@ -36,8 +37,8 @@ def main() -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
         file.write(program)
-    os.chmod(file.name, 0o755)
-    os.replace(file.name, target)
+    Path(file.name).chmod(0o755)
+    Path(file.name).replace(target)
 
 
 if __name__ == "__main__":

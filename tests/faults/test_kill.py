@@ -5,6 +5,7 @@ of a piece of work was ever unfinished; no traceback; at most twice the writes.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.api.documents import PIPELINE
-from tests.support.world import Killed, World
+from tests.support.world import Killed, World, memory_folder
 
 LOOKS = {("release", 1): "unclear"}
 """The release gate takes both looks, so that there are more writes to die at."""
@@ -25,6 +26,12 @@ class Reference:
     picture: dict[str, Any]
     writes: int
     points: tuple[World, ...]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with memory_folder() as found:
+        yield found
 
 
 async def new_world(root: Path) -> World:
@@ -80,8 +87,9 @@ def assert_no_traceback(world: World) -> None:
 
 
 @pytest.mark.slow
-async def test_a_kill_at_any_write_of_a_pipeline_changes_nothing_in_the_end(tmp_path: Path) -> None:
-    reference = await run_and_copy(tmp_path)
+@pytest.mark.timeout(1800)
+async def test_a_kill_at_any_write_of_a_pipeline_changes_nothing_in_the_end(folder: Path) -> None:
+    reference = await run_and_copy(folder)
     assert len(reference.points) > 100
     for world in reference.points:
         await world.settle()
@@ -95,9 +103,9 @@ async def test_a_kill_at_any_write_of_a_pipeline_changes_nothing_in_the_end(tmp_
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("stride", [7, 11, 23])
-async def test_killed_again_and_again_it_still_ends_with_a_promotion(tmp_path: Path, when: str, stride: int) -> None:
+async def test_killed_again_and_again_it_still_ends_with_a_promotion(folder: Path, when: str, stride: int) -> None:
     """No process lives for longer than a few writes."""
-    world = await new_world(tmp_path / "world")
+    world = await new_world(folder / "world")
 
     def die(number: int, moment: str) -> None:
         if number == stride and moment == when:

@@ -4,6 +4,7 @@ It speaks plain HTTP to the client and TLS to the server, and passes the client'
 """
 
 import asyncio
+import contextlib
 import json
 import ssl
 import threading
@@ -107,6 +108,7 @@ class FaultProxy:
             self._is_up.set()
             await self._stop.wait()
             await runner.cleanup()
+        await asyncio.sleep(0.2)  # transports are closed in the next rounds of the loop
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         asked = Asked(request.method, request.path, "watch" in request.query, time.monotonic())
@@ -139,7 +141,8 @@ class FaultProxy:
             await stream.write(json.dumps(fault.first).encode() + b"\n")
         if fault.ends_at_once or fault.first is not None:
             return stream
-        async for line in response.content:
-            if fault.drop is None or not fault.drop(json.loads(line)):
-                await stream.write(line)
+        with contextlib.suppress(ConnectionError):  # the client has gone
+            async for line in response.content:
+                if fault.drop is None or not fault.drop(json.loads(line)):
+                    await stream.write(line)
         return stream

@@ -53,5 +53,5 @@ async def keep_resyncing(runtime: Runtime, cluster: Cluster, namespaces: Sequenc
         except ClusterError as error:
             log.warning("resync: %s: %s", type(error).__name__, error)
         else:
-            if missed:
-                log.warning("resync: %d changes had not been told by a watch", missed)
+            if missed:  # on a busy cluster a list is often a moment ahead of the watches
+                log.info("resync: %d changes had not been told by a watch yet", missed)

@@ -1,14 +1,12 @@
 """N-grams: what counts as the same words, and hashes that never change."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bessemer_trainer.ngram_index import IndexWriter, open_index
 from bessemer_trainer.ngrams import count_hits, hash_words, item_text, ngrams, normalise, text_ngrams
-from tests.trainer.data.world import document, sentence
+from tests.trainer.data.world import document
 
 WORDS = [
     pytest.param("Aspirin, (500 mg)!", b"aspirin 500 mg", id="case and punctuation do not count"),
@@ -64,49 +62,12 @@ def test_word_lengths_are_bytes() -> None:
     assert hash_words([normalise("ab äb")]).lengths.tolist() == [2, 3]
 
 
-HITS = [
-    pytest.param("{item}", 1, id="the item itself"),
-    pytest.param("{filler} {item} {filler}", 1, id="the item inside a document"),
-    pytest.param("{filler} {shouted}!!! {filler}", 1, id="the item in other case and punctuation"),
-    pytest.param("{filler}", 0, id="another text"),
-]
-
-
-@pytest.mark.parametrize("length", [5, 12, 13])
-@pytest.mark.parametrize(("template", "expected"), HITS)
-def test_item_is_found(template: str, expected: int, length: int) -> None:
-    item = " ".join(f"term{i}" for i in range(length))
-    filler = sentence(random.Random(4))
-    text = template.format(item=item, shouted=item.upper().replace(" ", ", "), filler=filler)
-    hits, _ = count_hits(hash_words([normalise(text)]).hashes, text_ngrams(item), [length] if length < 13 else [], 13)
-    assert hits.tolist() == [expected]
-
-
-def test_item_of_four_words_is_a_common_phrase_inside_a_document_and_found_only_as_one() -> None:
-    index = text_ngrams("is it not so")
-    texts = ["Is it not so?", "And is it not so that it rains"]
-    hits, _ = count_hits(hash_words([normalise(text) for text in texts]).hashes, index, [4], 13)
-    assert hits.tolist() == [1, 0]
-
-
 def test_item_text_is_the_prompt_with_its_right_choice() -> None:
     assert item_text({"prompt": "Water is", "choices": ["dry", "wet"], "answer": 1}) == "Water is wet"
     assert item_text({"text": "Water is wet"}) == "Water is wet"
 
 
-def test_index_is_sorted_and_unique_whatever_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bessemer_trainer.ngram_index._BUFFERED", 100)
-    random_hashes = np.random.Generator(np.random.PCG64(0)).integers(0, 2**64, 1000, dtype=np.uint64)
-    edges = np.array([0, 2**58 - 1, 2**58, 2**63, 2**64 - 1], dtype=np.uint64)
-    hashes = np.concatenate([random_hashes, random_hashes[:500], edges])
-    (tmp_path / "scratch").mkdir()
-    writer = IndexWriter(tmp_path / "scratch")
-    for part in np.array_split(hashes, 40):
-        writer.add(part)
-    assert writer.finish(tmp_path / "ngrams.u64") == len(np.unique(hashes))
-    assert np.array_equal(open_index(tmp_path / "ngrams.u64"), np.unique(hashes))
-
-
-def test_empty_index_opens(tmp_path: Path) -> None:
-    assert IndexWriter(tmp_path).finish(tmp_path / "ngrams.u64") == 0
-    assert len(open_index(tmp_path / "ngrams.u64")) == 0
+def test_hits_are_counted_by_document() -> None:
+    texts = ["a b c d e", "x a b c", "a b", "", "x y z"]
+    hits, counts = count_hits(hash_words([normalise(text) for text in texts]).hashes, text_ngrams("a b c d", 3), 3)
+    assert (hits.tolist(), counts.tolist()) == ([2, 1, 0, 0, 0], [3, 2, 1, 0, 1])

@@ -6,12 +6,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bessemer_trainer.data import read_rows
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.ngrams import text_ngrams
 from tests.trainer.data.world import World, document, items, sentence
 
 MINHASH: dict[str, Any] = {"dedupe": {"minhash": {}}}
@@ -213,12 +211,23 @@ def test_documents_that_hold_an_item_are_rejected_and_others_kept(
     assert data.texts == clean + wrong
 
 
-def test_document_with_few_hits_for_its_length_is_kept(
-    world: World, bank: tuple[str, list[dict[str, Any]]], dice: random.Random
-) -> None:
-    digest, all_items = bank
-    gold = f"{all_items[0]['prompt']} {all_items[0]['choices'][all_items[0]['answer']]}"
-    uri = world.write("a.jsonl", rows([f"{document(dice, 40)} {gold}"]))
+@pytest.mark.parametrize("kind", ["short", "long"])
+def test_an_item_is_found_in_a_document_of_any_length(world: World, dice: random.Random, kind: str) -> None:
+    """Far below maxHitRatio: one item among 5,000 words."""
+    text = "Term denotes it follows 7 rivers" if kind == "short" else document(dice, 4)
+    digest = str(world.bank(world.write("b.jsonl", [{"id": "1", "text": text}]), 0, 1).output_digest)
+    texts = [f"{document(dice, 200)} {text.upper()} {document(dice, 200)}", document(dice, 400)]
+    for rule in ({}, {"maxHitRatio": 1}, {"ngram": 64}):
+        rules = {"decontaminate": {"against": ["bank"], **rule}}
+        data = world.prepare([world.write("a.jsonl", rows(texts))], rules, banks=[digest])
+        assert ([entry["text"] for entry in data.rejected], data.texts) == (texts[:1], texts[1:])
+
+
+def test_little_of_an_item_is_judged_by_the_share_of_the_document(world: World, dice: random.Random) -> None:
+    item = document(dice, 20)
+    digest = str(world.bank(world.write("b.jsonl", [{"id": "1", "text": item}]), 0, 1).output_digest)
+    part = " ".join(item.split()[:20])
+    uri = world.write("a.jsonl", rows([f"{document(dice, 40)} {part}"]))
     kept, dropped = ({"decontaminate": {"against": ["bank"], "maxHitRatio": ratio}} for ratio in (0.02, 0))
     assert len(world.prepare([uri], kept, banks=[digest]).documents) == 1
     with pytest.raises(PermanentError, match="contaminated"):
@@ -262,13 +271,6 @@ def test_holdout_of_a_document_does_not_depend_on_other_documents(world: World, 
     assert [text for text in texts if text in held] == [entry["text"] for entry in few.holdout]
 
 
-def test_index_holds_the_ngrams_of_what_is_trained_on_and_of_nothing_else(world: World, dice: random.Random) -> None:
-    texts = [document(dice, 2) for _ in range(200)] + ["a fact of six words only"]
-    data = world.prepare([world.write("a.jsonl", rows(texts))], holdout=0.3)
-    index = np.fromfile(data.folder / "ngrams.u64", dtype="<u8")
-    assert np.array_equal(index, np.unique(np.concatenate([text_ngrams(text) for text in data.texts])))
-
-
 def test_counts_agree_with_the_files(world: World, dice: random.Random) -> None:
     texts = [document(dice, 2) for _ in range(300)]
     uri = world.write("a.jsonl", [*rows(texts + texts[:30]), "{", *rows(["x"])])
@@ -279,11 +281,9 @@ def test_counts_agree_with_the_files(world: World, dice: random.Random) -> None:
     assert meta["bytes"] == sum(len(text.encode()) for text in data.texts)
 
 
-def test_memory_does_not_grow_with_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
     """7 MB more of text: the peak of all allocations (Python's and numpy's) hardly grows."""
     import tracemalloc
-
-    monkeypatch.setattr("bessemer_trainer.ngram_index._BUFFERED", 10_000)
 
     def peak(name: str, count: int) -> int:
         world = World(tmp_path / name)

@@ -15,10 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 NGRAM = 13
-"""Words in an n-gram of a contamination index (Brown et al. 2020, appendix C)."""
-
-SHORTEST_INSIDE = 5
-"""An item of fewer words is looked for as a whole document only: inside longer texts it is a common phrase."""
+"""Words in an n-gram that tells contamination (Brown et al. 2020, appendix C)."""
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -82,16 +79,16 @@ def hash_words(normalised: Sequence[bytes]) -> Words:
 def ngrams(words: Ragged, n: int) -> Ragged:
     """Hashes of all runs of n words of each document; a document of fewer words gives one hash of all its words."""
     counts = np.diff(words.offsets)
-    exact = _runs(words, n)
+    exact = runs(words, n)
     short = np.flatnonzero((counts > 0) & (counts < n))
     if not len(short):
         return exact
-    whole = {int(d): _runs(Ragged(words.of(int(d)), np.array([0, counts[d]])), int(counts[d])).values for d in short}
+    whole = {int(d): runs(Ragged(words.of(int(d)), np.array([0, counts[d]])), int(counts[d])).values for d in short}
     parts = [whole[d] if d in whole else exact.of(d) for d in range(len(counts))]
     return Ragged(np.concatenate(parts), np.concatenate([[0], np.cumsum([len(part) for part in parts])]))
 
 
-def _runs(words: Ragged, n: int) -> Ragged:
+def runs(words: Ragged, n: int) -> Ragged:
     """As `ngrams`, but nothing for a document of fewer than n words."""
     counts = np.maximum(np.diff(words.offsets) - n + 1, 0)
     offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -123,23 +120,11 @@ def item_text(item: Mapping[str, Any]) -> str:
     return str(item["text"]) if "text" in item else f"{item['prompt']} {item['choices'][item['answer']]}"
 
 
-def count_hits(words: Ragged, index: U64, lengths: Sequence[int], n: int) -> tuple[I64, I64]:
-    """(n-grams of each document that are in `index`, n-grams of each document).
-
-    `index` is sorted; `lengths` are those of items shorter than n: such an item is also looked for as a run inside.
-    """
+def count_hits(words: Ragged, index: U64, n: int) -> tuple[I64, I64]:
+    """(n-grams of each document that are in the sorted `index`, n-grams of each document)."""
     own = ngrams(words, n)
-    hits = _hits_by_document(own, index)
-    for length in lengths:
-        if SHORTEST_INSIDE <= length < n:
-            longer = np.diff(words.offsets) > length
-            hits += np.where(longer, _hits_by_document(_runs(words, length), index), 0)
-    return hits, np.diff(own.offsets)
-
-
-def _hits_by_document(grams: Ragged, index: U64) -> I64:
-    found: I64 = np.concatenate([[0], np.cumsum(is_in(grams.values, index))])
-    return found[grams.offsets[1:]] - found[grams.offsets[:-1]]
+    found: I64 = np.concatenate([[0], np.cumsum(is_in(own.values, index))])
+    return found[own.offsets[1:]] - found[own.offsets[:-1]], np.diff(own.offsets)
 
 
 def is_in(values: U64, index: U64) -> npt.NDArray[np.bool_]:

@@ -1,19 +1,19 @@
 """Vetoes of a gate: findings that fail a candidate whatever its axes say. Reads artifacts; changes nothing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-
-import numpy as np
 
 from bessemer_api.job import CompareTask
 from bessemer_api.v1alpha1.gate import Veto
+from bessemer_trainer.contamination import Items, find_items, index_items
+from bessemer_trainer.data import read_lines
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.evals.items import Item, parse_items
-from bessemer_trainer.ngrams import U64, is_in, item_text, text_ngrams
+from bessemer_trainer.evals.items import parse_items
+from bessemer_trainer.ngrams import hash_words, item_text, normalise
 from bessemer_trainer.store import Store
 
-CONTAMINATED = 0.5
-"""An item counts as seen in training when at least this share of its 13-word n-grams occurs in one data set."""
+_BATCH_ROWS = 256
+_BATCH_CHARACTERS = 1 << 20
 
 
 def check(store: Store, task: CompareTask) -> dict[Veto, str]:
@@ -23,28 +23,41 @@ def check(store: Store, task: CompareTask) -> dict[Veto, str]:
 
 
 def _contamination(store: Store, task: CompareTask) -> str:
-    """Items of the gate part that occur in the training data, by the n-gram index of the data."""
+    """Items of the gate part that stand in a document of the training data, by the same rule as `prepare`."""
     bank = store.fetch(task.bank)
     items = [item for axis in task.axes for item in parse_items(bank / f"{axis.name}.gate.jsonl")]
+    index = index_items([item_text(item.fields) for item in items])
     for digest in sorted(task.training_data):
-        index = _index(digest, store.fetch(digest) / "ngrams.u64")
-        hits = [item for item in items if _is_seen(item, index)]
-        if hits:
-            first = f"{hits[0].id} ({hits[0].where})"
-            return f"{len(hits)} gate items occur in training data {digest}, the first is {first}"
+        path = store.fetch(digest) / "documents.jsonl"
+        if not path.is_file():
+            raise PermanentError("NoDocuments", f"{digest} has no {path.name}; expected the digest of prepared data")
+        seen = _seen(path, index)
+        if seen:
+            first = items[seen[0]]
+            return f"{len(seen)} gate items occur in training data {digest}, the first is {first.id} ({first.where})"
     return ""
 
 
-def _index(digest: str, path: Path) -> U64:
-    """The sorted hashes of one data set, mapped, since they may be larger than memory."""
-    if not path.is_file():
-        raise PermanentError("NoIndex", f"{digest} has no {path.name}; expected the digest of prepared data")
-    return np.asarray(np.memmap(path, dtype="<u8", mode="r")) if path.stat().st_size else np.zeros(0, np.uint64)
+def _seen(path: Path, index: Items) -> list[int]:
+    """Numbers of the items that stand in a document of the file; reads it once, a batch at a time."""
+    seen: set[int] = set()
+    for texts in _batches(str(document["text"]) for document in read_lines(path)):
+        found = find_items(hash_words([normalise(text) for text in texts]).hashes, index)[1]
+        seen |= set(found.tolist())
+    return sorted(seen)
 
 
-def _is_seen(item: Item, index: U64) -> bool:
-    grams = text_ngrams(item_text(item.fields))
-    return len(grams) > 0 and float(is_in(grams, index).mean()) >= CONTAMINATED
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if len(batch) == _BATCH_ROWS or size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _non_finite_weights(store: Store, task: CompareTask) -> str:

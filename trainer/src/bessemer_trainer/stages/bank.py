@@ -1,24 +1,26 @@
 """The verb `bank`: items of every axis, checked, put in a fixed order and split into a dev and a gate part.
 
-The order depends on the seed, the axis and the cluster's name alone, so more items in the file never reshuffle the
-others. No cluster has items in both parts. Items stay as they are given; a bad one fails the bank.
+The order depends on the seed, the field `clusterBy` and the cluster's name alone, so more items in the file never
+reshuffle the others. No cluster has items in both parts, nor in dev of one axis and gate of another that has the same
+`clusterBy`. Items stay as they are given; a bad one fails the bank.
 """
 
 import hashlib
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bessemer_api.v1alpha1.stage import BankInputs
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.data import parse_object, pin_bank, require_encodable, require_unchanged, write_lines
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.ngrams import NGRAM, hash_words, item_text, ngrams, normalise, sorted_unique
+from bessemer_trainer.ngrams import item_text, normalise
 from bessemer_trainer.sources import list_files, open_lines
 
 Item = Mapping[str, Any]
+_SIGNS = re.compile(r"[-+*/%^=<>|&~]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,11 @@ def run(context: Context) -> Outcome:
     folder = context.scratch / "bank"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    splits = {axis: _split_axis(axis, inputs, stage.seed) for axis in sorted(inputs.tasks)}
+    splits = _split_axes(inputs, stage.seed)
     for axis, part in splits.items():
         write_lines(folder / f"{axis}.dev.jsonl", part.dev)
         write_lines(folder / f"{axis}.gate.jsonl", part.gate)
-    hashes = _write_index(folder / "ngrams.u64", splits.values())
-    meta = {"axes": {axis: _counts(part) for axis, part in splits.items()}, "ngrams": hashes, "ngramWords": NGRAM}
+    meta = {"axes": {axis: _counts(part) for axis, part in splits.items()}}
     return Outcome(context.store.publish(folder, "bank", meta), metrics=_metrics(splits))
 
 
@@ -58,34 +59,57 @@ def _require_known_axes(inputs: BankInputs) -> None:
             raise PermanentError("SpecInvalid", f"bank.clusterBy.{axis}: the bank has no axis of that name")
 
 
-def _split_axis(axis: str, inputs: BankInputs, seed: int) -> Split:
-    items = read_items(inputs.tasks[axis].uri, inputs.cluster_by.get(axis))
-    parts = split(items, inputs.cluster_by.get(axis), f"{seed}/{axis}", (inputs.dev, inputs.gate))
+def _split_axes(inputs: BankInputs, seed: int) -> dict[str, Split]:
+    """All axes; those that are clustered by the same field are split alike."""
+    fields: dict[str, list[str]] = {}
+    for axis in sorted(inputs.tasks):
+        fields.setdefault(inputs.cluster_by.get(axis) or f"{axis}/id", []).append(axis)
+    splits: dict[str, Split] = {}
+    for field, axes in fields.items():
+        items = {axis: read_items(inputs.tasks[axis].uri, inputs.cluster_by.get(axis)) for axis in axes}
+        clusters = {axis: _clusters(items[axis], inputs.cluster_by.get(axis), f"{seed}/{field}") for axis in axes}
+        splits |= split(clusters, (inputs.dev, inputs.gate))
+    for axis, parts in splits.items():
+        _require_size(axis, parts, inputs)
+    return splits
+
+
+def _require_size(axis: str, parts: Split, inputs: BankInputs) -> None:
     if len(parts.dev) < inputs.dev or len(parts.gate) < inputs.gate:
+        total = len(parts.dev) + len(parts.gate) + parts.unused
         raise PermanentError(
             "TooFewItems",
-            f"axis {axis}: {inputs.dev} dev and {inputs.gate} gate items are asked for; of {len(items)} items in "
+            f"axis {axis}: {inputs.dev} dev and {inputs.gate} gate items are asked for; of {total} items in "
             f"{inputs.tasks[axis].uri}, {len(parts.dev)} and {len(parts.gate)} could be taken"
             f"{' without splitting a cluster' if axis in inputs.cluster_by else ''}; add items or ask for fewer",
         )
-    return parts
 
 
 def read_items(uri: str, cluster_by: str | None) -> list[Item]:
     """Items of one axis, all of one task. Raises PermanentError(BadItem) with file and line."""
     items: list[Item] = []
-    seen: dict[str, str] = {}
+    seen: dict[tuple[str, str], str] = {}
     for where, line in _lines(uri):
         try:
             item = parse_item(line, cluster_by)
             _require_same_task(item, items)
         except ValueError as error:
             raise PermanentError("BadItem", f"{where}: {error}") from None
-        if item["id"] in seen:
-            raise PermanentError("BadItem", f"{where}: id {item['id']!r} stands already in {seen[item['id']]}")
-        seen[item["id"]] = where
+        for what, key in (("id", item["id"]), ("text", _words(item))):
+            if (what, key) in seen:
+                raise PermanentError("BadItem", f"{where}: {what} {key!r:.80} stands already in {seen[what, key]}")
+            seen[what, key] = where
         items.append(item)
     return items
+
+
+def _words(item: Item) -> str:
+    """What the item says, as two are compared: case, punctuation and white space apart, but signs of arithmetic count.
+
+    An item that stands there twice would count as two that agree, and could be in dev and gate.
+    """
+    text = item_text(item)
+    return " ".join([*normalise(text).decode().split(), *_SIGNS.findall(text)]) or text
 
 
 def _lines(uri: str) -> Iterator[tuple[str, bytes]]:
@@ -145,44 +169,55 @@ def _require_same_task(item: Item, items: Sequence[Item]) -> None:
         raise ValueError("multipleChoice and bitsPerByte items in one axis; expected all of one task")
 
 
-def split(items: Sequence[Item], cluster_by: str | None, salt: str, sizes: tuple[int, int]) -> Split:
-    """Clusters in an order given by `salt`, filled into dev (first) and then gate; what exceeds a part is left out.
+Clusters = Mapping[str, list[Item]]
+"""Items by the name of their cluster, both in their fixed order."""
 
-    The cluster at the end of dev may lose items: the rest of it is not moved to gate.
+
+def split(axes: Mapping[str, Clusters], sizes: tuple[int, int]) -> dict[str, Split]:
+    """Clusters of each axis, filled into dev (first) and then gate; what exceeds a part is left out.
+
+    The cluster at the end of dev may lose items: the rest of it is not moved to gate, neither here nor in another of
+    these axes: a cluster's name means the same in all of them.
     """
-    clusters = _clusters(items, cluster_by, salt)
-    dev, dev_clusters, used = _fill(clusters, sizes[0])
-    gate, gate_clusters, _ = _fill(clusters[used:], sizes[1])
-    return Split(dev, gate, dev_clusters, gate_clusters, len(items) - len(dev) - len(gate))
+    dev = {axis: _fill(clusters, sizes[0]) for axis, clusters in axes.items()}
+    looked_at = {name for part in dev.values() for name in part}
+    splits = {}
+    for axis, clusters in axes.items():
+        gate = _fill({name: items for name, items in clusters.items() if name not in looked_at}, sizes[1])
+        unused = _size(clusters) - _size(dev[axis]) - _size(gate)
+        splits[axis] = Split(_items(dev[axis]), _items(gate), len(dev[axis]), len(gate), unused)
+    return splits
 
 
-def _clusters(items: Sequence[Item], cluster_by: str | None, salt: str) -> list[list[Item]]:
+def _clusters(items: Sequence[Item], cluster_by: str | None, salt: str) -> Clusters:
     groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(str(item[cluster_by or "id"]), []).append(item)
     ordered = sorted(groups, key=lambda name: (_rank(salt, name), name))
-    return [sorted(groups[name], key=lambda item: (_rank(salt, item["id"]), item["id"])) for name in ordered]
+    return {name: sorted(groups[name], key=lambda item: (_rank(salt, item["id"]), item["id"])) for name in ordered}
 
 
 def _rank(salt: str, name: str) -> bytes:
     return hashlib.sha256(f"{salt}/{name}".encode()).digest()
 
 
-def _fill(clusters: Sequence[list[Item]], size: int) -> tuple[list[Item], int, int]:
-    """(up to `size` items, their clusters, clusters that were touched)."""
-    taken: list[Item] = []
-    for used, cluster in enumerate(clusters):
-        if len(taken) >= size:
-            return taken, used, used
-        taken += cluster[: size - len(taken)]
-    return taken, len(clusters), len(clusters)
+def _fill(clusters: Clusters, size: int) -> Clusters:
+    """The first clusters, up to `size` items."""
+    taken: dict[str, list[Item]] = {}
+    for name, items in clusters.items():
+        if size <= 0:
+            break
+        taken[name] = items[:size]
+        size -= len(items)
+    return taken
 
 
-def _write_index(path: Path, splits: Iterable[Split]) -> int:
-    texts = [normalise(item_text(item)) for part in splits for item in (*part.dev, *part.gate)]
-    hashes = sorted_unique(ngrams(hash_words(texts).hashes, NGRAM).values)
-    hashes.astype("<u8").tofile(path)
-    return len(hashes)
+def _size(clusters: Clusters) -> int:
+    return sum(map(len, clusters.values()))
+
+
+def _items(clusters: Clusters) -> list[Item]:
+    return [item for items in clusters.values() for item in items]
 
 
 def _counts(part: Split) -> dict[str, Any]:

@@ -16,24 +16,14 @@ import numpy as np
 
 from bessemer_api.v1alpha1.data import Filter, Prepare
 from bessemer_api.v1alpha1.stage import PrepareInputs
+from bessemer_trainer.contamination import Items, find_items, index_items
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.data import JsonLines, Row, pin_sources, read_lines, read_rows, require_unchanged
 from bessemer_trainer.dedupe import NearDuplicates, Seen, text_keys
 from bessemer_trainer.document import Document
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.filters import Rule, build_rule
-from bessemer_trainer.ngram_index import IndexWriter
-from bessemer_trainer.ngrams import (
-    NGRAM,
-    U64,
-    Words,
-    count_hits,
-    hash_words,
-    item_text,
-    ngrams,
-    normalise,
-    sorted_unique,
-)
+from bessemer_trainer.ngrams import U64, Words, count_hits, hash_words, item_text, ngrams, normalise, sorted_unique
 from bessemer_trainer.sources import SourceFile, list_files
 from bessemer_trainer.store import Store
 
@@ -50,7 +40,7 @@ def run(context: Context) -> Outcome:
     before = _files(inputs)
     folder = _empty(context.scratch / "prepare")
     judge = Judge(inputs.rules, _bank_index(context.store, inputs))
-    with Output(folder, _empty(context.scratch / "ngrams"), inputs.holdout) as output:
+    with Output(folder, inputs.holdout) as output:
         _prepare(context, inputs, judge, output)
     if _files(inputs) != before:
         raise PermanentError("SourceChanged", "a source changed while it was read; run the stage again when it rests")
@@ -77,7 +67,7 @@ def _prepare(context: Context, inputs: PrepareInputs, judge: "Judge", output: "O
         _fail_on_bad_row(batch, inputs.rules)
         words = hash_words([normalise(row.text) for row in batch])
         keys = text_keys([row.text for row in batch])
-        output.write(batch, judge.reasons(batch, words, keys), words, keys)
+        output.write(batch, judge.reasons(batch, words, keys), keys)
         done += sum(len(row.text) for row in batch)
         context.progress.update(min(done, total), total, f"{output.documents.count} documents kept")
 
@@ -104,10 +94,10 @@ def _fail_on_bad_row(batch: Sequence[Row], rules: Prepare) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BankIndex:
-    """What must not be trained on: sorted n-gram hashes, and the lengths (words) of items shorter than an n-gram."""
+    """What must not be trained on: the items themselves, and their sorted n-gram hashes for maxHitRatio."""
 
+    items: Items
     hashes: U64
-    lengths: tuple[int, ...]
 
 
 def _bank_index(store: Store, inputs: PrepareInputs) -> BankIndex | None:
@@ -116,11 +106,9 @@ def _bank_index(store: Store, inputs: PrepareInputs) -> BankIndex | None:
         return None
     if not inputs.banks:
         raise PermanentError("SpecInvalid", "prepare.banks: empty; decontaminate needs at least one bank artifact")
-    texts = [normalise(item_text(item)) for bank in inputs.banks for item in _items(store, bank)]
-    words = hash_words(texts).hashes
-    counts = np.unique(np.diff(words.offsets))
-    short = tuple(int(count) for count in counts if 0 < count < rule.ngram)
-    return BankIndex(sorted_unique(ngrams(words, rule.ngram).values), short)
+    texts = [item_text(item) for bank in inputs.banks for item in _items(store, bank)]
+    words = hash_words([normalise(text) for text in texts]).hashes
+    return BankIndex(index_items(texts), sorted_unique(ngrams(words, rule.ngram).values))
 
 
 def _items(store: Store, bank: str) -> Iterator[dict[str, Any]]:
@@ -178,7 +166,8 @@ class Judge:
     def _decontaminate(self, words: Words, bank: BankIndex, reasons: list[str]) -> None:
         rule = self._rules.decontaminate
         if rule is not None:
-            hits, counts = count_hits(words.hashes, bank.hashes, bank.lengths, rule.ngram)
+            _reject(reasons, find_items(words.hashes, bank.items)[0], "contaminated")
+            hits, counts = count_hits(words.hashes, bank.hashes, rule.ngram)
             _reject(reasons, np.flatnonzero(hits > rule.max_hit_ratio * counts), "contaminated")
 
 
@@ -194,10 +183,8 @@ def _reject(reasons: list[str], places: Any, why: str) -> None:  # noqa: ANN401 
 class Output:
     """The files of a data artifact."""
 
-    def __init__(self, folder: Path, scratch: Path, holdout: float) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, holdout: float) -> None:
         self._holdout = holdout
-        self._index = IndexWriter(scratch)
         self._files = contextlib.ExitStack()
         self.documents = JsonLines(folder / "documents.jsonl")
         self.holdout = JsonLines(folder / "holdout.jsonl")
@@ -212,22 +199,18 @@ class Output:
 
     def __exit__(self, *_: object) -> None:
         self._files.close()
-        self._ngrams = self._index.finish(self._folder / "ngrams.u64")
 
-    def write(self, batch: Sequence[Row], reasons: Sequence[str], words: Words, keys: U64) -> None:
+    def write(self, batch: Sequence[Row], reasons: Sequence[str], keys: U64) -> None:
         """Write each row to the file where it belongs. The key of a text decides about the holdout: nothing else."""
         is_held = keys < np.uint64(int(self._holdout * 2**64))
-        trained = []
         for place, row in enumerate(batch):
             if reasons[place]:
                 self._reject(row, reasons[place])
             elif is_held[place]:
                 self.holdout.write({"id": row.id, "text": row.text})
             else:
-                trained.append(place)
                 self.bytes += len(row.text.encode())
                 self.documents.write({"id": row.id, "text": row.text})
-        self._index.add(ngrams(words.hashes.take(np.array(trained, dtype=np.int64)), NGRAM).values)
 
     def _reject(self, row: Row, reason: str) -> None:
         self.counts[reason.partition(":")[0]] += 1
@@ -241,8 +224,6 @@ class Output:
             "rejected": self.rejected.count,
             "rules": dict(sorted(self.counts.items())),
             "bytes": self.bytes,
-            "ngrams": self._ngrams,
-            "ngramWords": NGRAM,
         }
 
 

@@ -98,9 +98,7 @@ class AxisEvidence(Model):
     p_win: float = Field(ge=0, le=1, description="p of H0: d <= winBy; 1 when the axis has none.")
     p_hold: float = Field(ge=0, le=1, description="p of H0: d <= -notWorseThan.")
     p_worse: float = Field(ge=0, le=1, description="p of H0: d >= -notWorseThan; small proves worse.")
-    p_no_win: float = Field(
-        ge=0, le=1, description="p of H0: d >= winBy; small proves no win; 1 without winBy."
-    )
+    p_no_win: float = Field(ge=0, le=1, description="p of H0: d >= winBy; small proves no win; 1 without winBy.")
     baseline_mean: float
     candidate_mean: float
     baseline_low: float = Field(description="One-sided 95 % lower bound of the baseline's mean.")

@@ -2,15 +2,17 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, MixtralConfig, PretrainedConfig
 
 from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.evals import bits_per_byte, multiple_choice
+from bessemer_trainer.evals import bits_per_byte, common, multiple_choice
 from bessemer_trainer.evals.common import TextEncoder, load_encoder, load_model
 from bessemer_trainer.evals.items import Item
 from bessemer_trainer.stages import evaluate
@@ -86,6 +88,73 @@ def test_bits_per_byte_equals_a_plain_forward_pass_in_windows(
     (sample, _) = bits_per_byte.measure(model, encoder, [Item("t", {"text": text}, "test"), other], TEXT_AXIS, print)
     assert sample.score == pytest.approx(nats / math.log(2) / len(text.encode()), abs=1e-5)
     assert sample.detail["bytes"] == len(text.encode())
+
+
+def largest_logits(model: torch.nn.Module, work: Callable[[], object]) -> int:
+    """Bytes of the largest fp32 logits that the head made during `work`."""
+    sizes: list[int] = []
+    hook = model.get_output_embeddings().register_forward_hook(lambda *made: sizes.append(4 * made[2].numel()))
+    try:
+        work()
+    finally:
+        hook.remove()
+    return max(sizes)
+
+
+@pytest.mark.parametrize("length", [3, 40], ids=["less than a window", "several windows"])
+def test_logits_of_a_long_text_are_made_in_pieces_and_give_the_same(
+    model_and_encoder: tuple[torch.nn.Module, TextEncoder], monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    model, encoder = model_and_encoder
+    items = [Item("t", {"text": " ".join(["The colour of kaloru is green, I say."] * length)}, "test")]
+    (whole,) = bits_per_byte.measure(model, encoder, items, TEXT_AXIS, print)
+    monkeypatch.setattr(common, "LOGIT_BYTES", 4 * model.config.vocab_size * 7)
+    found = []
+    largest = largest_logits(
+        model, lambda: found.extend(bits_per_byte.measure(model, encoder, items, TEXT_AXIS, print))
+    )
+    assert found[0].detail["nats"] == pytest.approx(whole.detail["nats"], abs=1e-4)
+    assert largest <= common.LOGIT_BYTES
+
+
+def test_logits_of_a_long_choice_are_made_in_pieces_and_give_the_same(
+    model_and_encoder: tuple[torch.nn.Module, TextEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, encoder = model_and_encoder
+    choices = [" colour of kalomi is amber, and that of kaloru is green.", " e", " The colour is silver"]
+    item = Item("c", {"prompt": "The", "choices": choices, "answer": 0, "fact": "f"}, "test")
+    (whole,) = multiple_choice.measure(model, encoder, [item], CHOICE_AXIS, print)
+    monkeypatch.setattr(common, "LOGIT_BYTES", 4 * model.config.vocab_size * 7)
+    found = []
+    largest = largest_logits(
+        model, lambda: found.extend(multiple_choice.measure(model, encoder, [item], CHOICE_AXIS, print))
+    )
+    assert found[0].detail["logLikelihoods"] == pytest.approx(whole.detail["logLikelihoods"], abs=1e-4)
+    assert largest <= common.LOGIT_BYTES
+
+
+SMALL = {
+    "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+HEADS = {
+    "capped logits": Gemma2Config(**SMALL, head_dim=16, final_logit_softcapping=0.5),
+    "scaled logits": CohereConfig(**SMALL, logit_scale=0.0625),
+    "a router beside the logits": MixtralConfig(**SMALL, num_local_experts=2, output_router_logits=True),
+}
+
+
+@pytest.mark.parametrize("config", HEADS.values(), ids=HEADS)
+def test_every_kind_of_head_gives_what_a_plain_forward_pass_gives(
+    monkeypatch: pytest.MonkeyPatch, config: PretrainedConfig
+) -> None:
+    torch.manual_seed(4)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    pieces = [torch.randint(3, 400, (length,)).tolist() for length in (40, 13)]
+    monkeypatch.setattr(common, "LOGIT_BYTES", 4 * 400 * 14)
+    expected = [-plain_log_likelihood(model, piece, 1) for piece in pieces]
+    assert bits_per_byte.nats(model, pieces) == pytest.approx(expected, abs=1e-4)
+    assert plain_log_likelihood(model, pieces[0], 1) == pytest.approx(-expected[0]), "the model is whole again"
 
 
 def test_a_text_of_one_token_is_refused_since_nothing_can_be_predicted(

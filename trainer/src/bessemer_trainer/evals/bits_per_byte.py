@@ -17,8 +17,9 @@ from bessemer_trainer.evals.common import (
     Sample,
     TextEncoder,
     batches,
+    decode,
     longest_input,
-    token_log_probabilities,
+    target_log_probabilities,
     vocabulary_size,
 )
 from bessemer_trainer.evals.items import Item, cluster_of, required_text
@@ -70,7 +71,8 @@ def nats(model: torch.nn.Module, pieces: Sequence[Sequence[int]]) -> list[float]
     tokens = torch.tensor([[*piece, *[0] * (width - len(piece))] for piece in pieces], device=device)
     lengths = torch.tensor([len(piece) for piece in pieces], device=device).unsqueeze(1)
     # No mask: padding stands behind every token that counts, where causal attention does not look.
-    scores = token_log_probabilities(model(input_ids=tokens[:, :-1], use_cache=False).logits, tokens[:, 1:])
+    decoded = decode(model, input_ids=tokens[:, :-1], use_cache=False)
+    scores = target_log_probabilities(model, decoded, tokens[:, 1:])
     counted = torch.arange(1, width, device=device) < lengths
     sums: list[float] = (-scores.double().masked_fill(~counted, 0.0).sum(1)).tolist()
     return sums

@@ -5,6 +5,7 @@ Nothing here decides anything about a candidate, and nothing reads the store: pa
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from bessemer_trainer.evals.items import Item
 from bessemer_trainer.token_cache import Vocabulary, load_vocabulary
 
 LOGIT_BYTES = 256 * 2**20
-"""Largest tensor of logits in a batch: with a vocabulary of 128,000 the logits are the largest thing in memory."""
+"""Largest tensor of logits: with a vocabulary of 128,000 the logits are the largest thing in memory."""
 
 BATCH_TOKENS = 8192
 """Largest number of padded tokens in a batch."""
@@ -88,6 +89,56 @@ def batches(sizes: Sequence[tuple[int, int]], vocabulary: int) -> Iterator[list[
         rows += sizes[i][0]
     if batch:
         yield batch
+
+
+def decode(model: Any, **inputs: Any) -> Any:  # noqa: ANN401 - transformers is untyped
+    """The output of the model without its head: hidden states, and keys and values where they are asked for."""
+    return model.base_model(**inputs)
+
+
+def target_log_probabilities(
+    model: Any,  # noqa: ANN401 - transformers is untyped
+    decoded: Any,  # noqa: ANN401 - as above
+    targets: torch.Tensor,
+) -> torch.Tensor:
+    """Log-probability of each target, in nats, fp32, shape as `targets` [rows, tokens].
+
+    `decoded` is the output of the model's decoder (`base_model`), [rows, tokens, hidden]. Its logits are made piece by
+    piece, at most LOGIT_BYTES (fp32) at once: those of a whole window of 100,000 tokens would take 50 GB.
+    """
+    rows, tokens = targets.shape
+    step = max(1, LOGIT_BYTES // (4 * vocabulary_size(model) * rows))
+    with _decoding_to(model) as show:
+        parts = []
+        for start in range(0, tokens, step):
+            piece = slice(start, start + step)
+            show(decoded, piece)
+            logits = model(input_ids=targets[:, piece], use_cache=False).logits
+            parts.append(token_log_probabilities(logits, targets[:, piece]))
+    return torch.cat(parts, dim=1)
+
+
+class _Shown(torch.nn.Module):
+    """Stands in for a decoder that has run already: returns a piece of what it gave."""
+
+    output: Any = None
+
+    def show(self, decoded: Any, piece: slice) -> None:  # noqa: ANN401 - an output of transformers
+        self.output = type(decoded)(**{**decoded, "last_hidden_state": decoded.last_hidden_state[:, piece]})
+
+    def forward(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - whatever the head passes on to a decoder
+        return self.output
+
+
+@contextmanager
+def _decoding_to(model: Any) -> Iterator[Callable[[Any, slice], None]]:  # noqa: ANN401 - transformers is untyped
+    """The model's own head alone, whatever it does to logits (some scale or cap them)."""
+    decoder, shown = model.base_model, _Shown()
+    setattr(model, model.base_model_prefix, shown)
+    try:
+        yield shown.show
+    finally:
+        setattr(model, model.base_model_prefix, decoder)
 
 
 def token_log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,9 @@ from bessemer_trainer.evals.common import (
     Sample,
     TextEncoder,
     batches,
+    decode,
     longest_input,
+    target_log_probabilities,
     token_log_probabilities,
     vocabulary_size,
 )
@@ -104,14 +106,15 @@ def log_likelihoods(model: torch.nn.Module, questions: Sequence[Question]) -> li
     if targets.shape[1] > 1:
         first.past_key_values.batch_select_indices(rows)
         # The mask needs no exception for padding of short tails: it stands behind every token that counts.
-        rest = model(
+        rest = decode(
+            model,
             input_ids=targets[:, :-1],
             attention_mask=torch.cat([mask[rows], torch.ones_like(targets[:, :-1])], dim=1),
             position_ids=positions[rows, -1:] + torch.arange(1, targets.shape[1], device=device),
             past_key_values=first.past_key_values,
             use_cache=True,
         )
-        scores = torch.cat([scores, token_log_probabilities(rest.logits, targets[:, 1:])], dim=1)
+        scores = torch.cat([scores, target_log_probabilities(model, rest, targets[:, 1:])], dim=1)
     borders = torch.tensor([b for q in questions for b in q.borders], device=device).unsqueeze(1)
     counted = kept & (torch.arange(targets.shape[1], device=device) >= borders)
     sums = scores.double().masked_fill(~counted, 0.0).sum(1).tolist()

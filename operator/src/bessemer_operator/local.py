@@ -80,7 +80,8 @@ async def run_pipeline(
     """Apply `manifest` and run until the pipeline has settled or `stop` is set; the pipeline as it was last seen.
 
     `token` is new for every run, so that sources and channels are read again. `on_change` sees every new version of
-    the pipeline. Raises Unavailable when another process runs this directory.
+    the pipeline. Raises Unavailable when another process runs this directory, or it can not be
+    written to.
     """
     cluster = run.cluster
     cluster.claim()
@@ -136,9 +137,14 @@ def _ref(obj: Json) -> Ref:
 
 
 async def _watch(cluster: LocalCluster, applied: Json, on_change: Callable[[Json], None]) -> None:
-    """Tell about every version of the pipeline; ends when it has settled after the refresh that was asked for."""
+    """Tell about every version of the pipeline; ends when it has settled after the refresh that was asked for.
+
+    Raises Unavailable when the directory can not be written to: nobody is told of a run that tries that for ever.
+    """
     version = ""
     while True:
+        if cluster.failure is not None:
+            raise cluster.failure
         try:
             obj = await cluster.get(_ref(applied))
         except NotFound:

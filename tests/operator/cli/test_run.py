@@ -158,6 +158,31 @@ def test_mistakes_have_exit_codes_and_no_traceback(arguments: tuple[str, ...], c
     assert (done.returncode, bool(done.stderr)) == (code, True)
 
 
+@pytest.mark.parametrize("blocked", ["", "cluster", "node", "cluster/owner.lock/x", "run.log/x"])
+def test_a_state_folder_that_can_not_be_used_is_one_line(file: Path, blocked: str) -> None:
+    """What should be a folder is a file, or the reverse; a folder that may not be written to fails in the same way."""
+    state = file.parent / "state"
+    (state / blocked).parent.mkdir(parents=True, exist_ok=True)
+    (state / blocked).write_text("in the way") if not blocked.endswith("/x") else (state / blocked).mkdir()
+    done = bessemer("run", str(file), "--state", str(state))
+    assert done.returncode == EXIT_UNREACHABLE, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert str(state / blocked.removesuffix("/x")) in done.stderr
+
+
+def test_a_state_below_a_file_is_one_line(file: Path) -> None:
+    done = bessemer("run", str(file), "--state", f"{file}/x")
+    assert (done.returncode, done.stderr) == (EXIT_UNREACHABLE, f"{file}/x: Not a directory\n")
+
+
+def test_a_disk_that_is_full_is_no_traceback(file: Path) -> None:
+    """No file may grow beyond 8 KiB: the journal soon does."""
+    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "-", *command("run", str(file))]
+    done = subprocess.run(limited, check=False, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert (done.returncode, len(done.stderr.splitlines())) == (EXIT_UNREACHABLE, 1), done.stdout + done.stderr
+    assert "File too large" in done.stderr
+
+
 def test_help_needs_none_of_the_heavy_modules() -> None:
     script = "import sys, bessemer_operator.cli.main; print(sorted({m.split('.')[0] for m in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)

@@ -1,6 +1,7 @@
 """What a run tells: the outcome with its exit code, the news, the board. From a status alone."""
 
 import io
+import json
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
 from bessemer_operator.cli.board import board
+from bessemer_operator.cli.problems import printable_json
 from bessemer_operator.cli.story import news, outcome, span, summary
 from tests.api.documents import DIGEST, PIPELINE, edited
 
@@ -178,12 +180,19 @@ def test_the_board_shows_everything() -> None:
     ]
 
 
-@pytest.mark.parametrize("message", ["[red]x[/red]", "[/]", "\x1b[2J", "\u202egnp", "a\rb"])
+@pytest.mark.parametrize("message", ["[red]x[/red]", "[/]", "\x1b[2J", "\u202egnp", "a\rb", "\x9b2J"])
 def test_text_of_pods_can_not_steer_the_terminal(message: str) -> None:
-    status = {"stages": [row("cpt", "Failed", message=message)], "gates": [{**RELEASE, "message": message}]}
-    text = shown(pipeline(status))
-    assert not {"\x1b", "\u202e", "\r"} & set(text)
+    rows = [row(f"cpt{message}", "Failed", message=message)]
+    subject = pipeline({"stages": rows, "gates": [{**RELEASE, "message": message}], "report": f"file:///{message}"})
+    text = "\n".join([shown(subject), *summary(subject), *news(None, subject.status), printable_json({"a": message})])
+    assert not {"\x1b", "\u202e", "\r", "\x9b"} & set(text)
     assert "[red]x[/red]" in text or "[red]" not in message
+
+
+def test_a_document_stays_the_same_document_when_it_is_printed() -> None:
+    document = {"a": ["Gr\u00fc\u00dfe", "\x1b[2J", "\x9b", "\u202e", "\U000e0001", 'a "quote"\n']}
+    assert json.loads(printable_json(document)) == document
+    assert "Gr\u00fc\u00dfe" in printable_json(document)
 
 
 @pytest.mark.parametrize(

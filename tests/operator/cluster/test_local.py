@@ -181,6 +181,12 @@ async def test_one_process_owns_the_directory_and_others_may_still_read_and_writ
     await second.close()
 
 
+async def test_a_directory_that_can_not_be_used_can_not_be_claimed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(Unavailable, match="can not be used: Not a directory"):
+        LocalCluster(tmp_path / "file" / "cluster").claim()
+
+
 async def test_the_next_owner_collects_what_lost_its_owner(tmp_path: Path) -> None:
     cluster = LocalCluster(tmp_path)
     made = await cluster.create(config_map("parent"))

@@ -28,7 +28,7 @@ def board(pipeline: AdaptationPipeline, losses: Mapping[str, float] | None = Non
     parts += [_channel(channel) for channel in status.channels]
     parts.append(Text(outcome(pipeline).sentence))
     if status.report:
-        parts.append(Text(f"Report: {status.report}"))
+        parts.append(Text(printable(f"Report: {status.report}")))
     return Group(*parts)
 
 
@@ -45,7 +45,9 @@ def _stages(rows: list[StageSummary], losses: Mapping[str, float]) -> Table:
         if row.phase == "Running":
             bar = ProgressBar(total=100, completed=row.progress_percentage, width=16)
         words = ", ".join(row_words(row, losses.get(row.name)))
-        table.add_row(Text(mark, style), Text(row.name), Text(row.method, "dim"), bar, Text(words, style))
+        table.add_row(
+            Text(mark, style), Text(printable(row.name)), Text(printable(row.method), "dim"), bar, Text(words, style)
+        )
     return table
 
 
@@ -74,4 +76,4 @@ def _axes(axes: list[AxisSummary]) -> Table:
 
 def _channel(channel: ChannelSummary) -> Text:
     held = f"record {channel.record}, {channel.digest}, {channel.at}" if channel.digest else "empty"
-    return Text(f"Channel {channel.name}: {held}")
+    return Text(printable(f"Channel {channel.name}: {held}"))

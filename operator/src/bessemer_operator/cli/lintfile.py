@@ -1,13 +1,19 @@
 """`bessemer lint`: every problem of files, and the exit code. Reads files and nothing else."""
 
-import json
 from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
 from bessemer_api.digest import input_digest
 from bessemer_api.v1alpha1 import AdaptationPipeline, Evaluation, MergeJob, TrainingStage
-from bessemer_operator.cli.problems import EXIT_INVALID, EXIT_OK, InvalidFileError, Problem, from_finding
+from bessemer_operator.cli.problems import (
+    EXIT_INVALID,
+    EXIT_OK,
+    InvalidFileError,
+    Problem,
+    from_finding,
+    printable_json,
+)
 from bessemer_operator.cli.yamlfile import Document, read_documents
 from bessemer_operator.core.findings import Finding, error
 from bessemer_operator.core.lint import lint
@@ -57,7 +63,7 @@ def exit_code(problems: Iterable[Problem], strict: bool) -> int:
 
 def as_json(problems: Iterable[Problem]) -> str:
     """A JSON list of problems."""
-    return json.dumps([problem.wire() for problem in problems], indent=2, ensure_ascii=False)
+    return printable_json([problem.wire() for problem in problems])
 
 
 def as_text(files: Iterable[str], problems: Iterable[Problem]) -> str:

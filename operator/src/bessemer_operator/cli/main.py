@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bessemer_operator.cli.problems import EXIT_INTERRUPTED, UserError
+from bessemer_operator.cli.problems import EXIT_INTERRUPTED, EXIT_UNREACHABLE, UserError, printable
 
 app = typer.Typer(
     name="bessemer",
@@ -163,13 +163,17 @@ def main() -> None:
     try:
         app(prog_name=os.path.basename(sys.argv[0]) or "bessemer")  # noqa: PTH119 - a name, no file
     except UserError as error:
-        typer.echo(f"{error}", err=True)
+        typer.echo("\n".join(map(printable, str(error).splitlines())), err=True)
         sys.exit(error.code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # a folder or a disk that can not be used, wherever it was met
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(printable(f"{where}{error.strerror or error}"), err=True)
+        sys.exit(EXIT_UNREACHABLE)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What is wrong in a user's file: where (file, line, field), what, what to do. And the error that ends a command."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,12 @@ EXIT_INTERRUPTED = 130
 def printable(text: str) -> str:
     """The text without what could move a terminal's cursor or turn its writing around."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def printable_json(document: object) -> str:
+    """The document as indented JSON, in which every character that `printable` would replace is escaped."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,7 @@ def _tell_end(run: LocalRun, pipeline: AdaptationPipeline) -> int:
 
 def _log_to(run: LocalRun) -> None:
     """Warnings of the machinery go to a file: the terminal belongs to the board."""
+    logging.raiseExceptions = False  # a log on a full disk is lost; what matters fails by itself, and says so
     run.state.mkdir(parents=True, exist_ok=True)
     log = logging.getLogger()
     log.setLevel(logging.INFO)

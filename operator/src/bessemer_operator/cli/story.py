@@ -65,7 +65,7 @@ def summary(pipeline: AdaptationPipeline) -> list[str]:
     lines = [gate_line(gate) for gate in pipeline.status.gates]
     lines.append(outcome(pipeline).sentence)
     if pipeline.status.report:
-        lines.append(f"Report: {pipeline.status.report}")
+        lines.append(printable(f"Report: {pipeline.status.report}"))
     return lines
 
 
@@ -96,7 +96,7 @@ def _is_news(old: StageSummary | None, new: StageSummary) -> bool:
 
 
 def _row_line(row: StageSummary, losses: dict[str, float]) -> str:
-    return f"{row.name}: {', '.join(row_words(row, losses.get(row.name)))}"
+    return printable(f"{row.name}: {', '.join(row_words(row, losses.get(row.name)))}")
 
 
 def row_words(row: StageSummary, loss: float | None = None) -> list[str]:

@@ -3,7 +3,6 @@
 The verbs are annotations, as docs/contract.md says; what they mean is decided by reconcile.
 """
 
-import json
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
 from bessemer_operator.cli.board import board
-from bessemer_operator.cli.problems import EXIT_NOT_FOUND, EXIT_USAGE, UserError, printable
+from bessemer_operator.cli.problems import EXIT_NOT_FOUND, EXIT_USAGE, UserError, printable, printable_json
 from bessemer_operator.cli.story import newest_losses, outcome
 from bessemer_operator.cli.target import KIND, Target, as_pipeline, opened
 from bessemer_operator.cluster.clock import utc_now
@@ -29,7 +28,7 @@ async def show_status(target: Target, output: str) -> None:
         pipeline = as_pipeline(obj)
         losses = await find_losses(cluster, pipeline)
     if output == "json":
-        print(json.dumps(obj, indent=2, ensure_ascii=False))
+        print(printable_json(obj))
     else:
         Console().print(board(pipeline, losses))
 
@@ -54,7 +53,7 @@ async def show_all(target: Target, output: str) -> None:
     async with opened(target) as cluster:
         listing = await cluster.list(KIND, target.ref.namespace)
     if output == "json":
-        print(json.dumps(list(listing.items), indent=2, ensure_ascii=False))
+        print(printable_json(list(listing.items)))
         return
     table = Table(box=None, pad_edge=False, header_style="")
     for title in ("NAME", "STAGE", "PROGRESS", "GATE", "PROMOTED"):
@@ -62,7 +61,7 @@ async def show_all(target: Target, output: str) -> None:
     for obj in listing.items:
         status = obj.get("status") or {}
         words = [status.get(key) or "" for key in ("currentStage", "progress", "gate", "promoted")]
-        table.add_row(Text(obj["metadata"]["name"]), *(Text(printable(word)) for word in words))
+        table.add_row(Text(printable(obj["metadata"]["name"])), *(Text(printable(word)) for word in words))
     Console().print(table)
 
 
@@ -73,7 +72,7 @@ async def show_report(target: Target) -> None:
     if not pipeline.status.report:
         message = f"{target.ref.name} has no report yet. {outcome(pipeline).sentence}"
         raise UserError(message, EXIT_NOT_FOUND)
-    print(pipeline.status.report)
+    print(printable(pipeline.status.report))
 
 
 async def retry(target: Target) -> None:

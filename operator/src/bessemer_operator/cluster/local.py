@@ -54,15 +54,20 @@ class LocalCluster:
         self._clock = clock
         self._waiting: set[asyncio.Event] = set()
         self._owner: IO[str] | None = None
+        self.failure: Unavailable | None = None
+        """Why a write was not done: the disk is full, or broken."""
 
     def claim(self) -> None:
         """Become the one process that runs this directory's pods and controllers, until `close()`.
 
         Also finishes what a killed owner left: files behind the journal, dependents of deleted objects.
-        Raises Unavailable when another process has it.
+        Raises Unavailable when another process has it, or when the directory can not be used.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        owner = (self.root / "owner.lock").open("a")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            owner = (self.root / "owner.lock").open("a")
+        except OSError as error:
+            raise Unavailable(f"{error.filename or self.root} can not be used: {error.strerror}") from None
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -229,7 +234,8 @@ class LocalCluster:
             with self._journal.writing():
                 yield
         except OSError as error:
-            raise Unavailable(f"{self.root}: {error.strerror}") from None
+            self.failure = Unavailable(f"{self.root}: {error.strerror}")
+            raise self.failure from None
         for wake in self._waiting:
             wake.set()
 

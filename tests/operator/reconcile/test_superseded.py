@@ -239,6 +239,29 @@ async def test_suspend_is_true_or_false_and_nothing_else(world: World, word: str
     assert (await world.condition("Promoted"))[0] == "True"
 
 
+async def test_equal_work_of_two_branches_is_one_stage(world: World) -> None:
+    await world.apply(edited(PIPELINE, {"spec.stages": BRANCHED}))
+    await world.settle()
+    rows = {row["name"]: row for row in (await world.pipeline())["status"]["stages"]}
+    assert rows["side-data"]["object"] == rows["cpt-data"]["object"]
+    digests = [item["spec"]["inputDigest"] for item in await world.all("TrainingStage")]
+    assert len(digests) == len(set(digests)) == len(rows) - 1
+    assert rows["side"]["phase"] == "Succeeded"
+
+
+async def test_a_stage_that_is_renamed_while_it_runs_goes_on_under_its_new_name(world: World) -> None:
+    renamed = {"spec.stages.2.name": "finish", "spec.promotion.candidates": ["finish"]}
+    world.node.script = on("cpt", hang)
+    await world.settle()
+    await world.apply(edited(PIPELINE, renamed))
+    await world.settle()
+    rows = {row["name"]: row["phase"] for row in (await world.pipeline())["status"]["stages"]}
+    assert rows["finish"] == "Running"
+    assert (await world.stage("cpt"))["status"]["phase"] == "Suspended"
+    await run_on(world)
+    assert (await world.condition("Promoted"))[0] == "True"
+
+
 async def test_a_pipeline_keeps_its_store_because_its_results_are_there(world: World) -> None:
     await world.settle()
     for kind in ("AdaptationPipeline", "TrainingStage", "Evaluation"):

@@ -25,10 +25,21 @@ _FINISHED = {"Succeeded", "Failed"}
 
 
 def wanted_children(scene: Scene, view: View) -> list[Manifest]:
-    """Every child that the declaration asks for, as far as inputs are known."""
-    nodes = [_stage_manifest(scene, node) for node in view.nodes.values() if node.inputs is not None]
+    """Every child that the declaration asks for, as far as inputs are known; equal work is asked for once."""
+    nodes: dict[str, Node] = {}
+    for node in view.nodes.values():
+        if node.digest is not None:
+            nodes.setdefault(node.digest, node)
     wanted = {input_digest(item): item for run in view.gates.values() for item in run.wanted}
-    return [*nodes, *(_evaluation_manifest(scene, item) for item in wanted.values())]
+    stages = [_stage_manifest(scene, node) for node in nodes.values()]
+    return [*stages, *(_evaluation_manifest(scene, item) for item in wanted.values())]
+
+
+def stages_by_digest(wanted: Iterable[Manifest], seen: Observed) -> dict[str, TrainingStage]:
+    """The stage that stands for each input digest: a finished one, else the wanted one (a stage was renamed)."""
+    names = {manifest["metadata"]["name"] for manifest in wanted}
+    ordered = sorted(seen.stages, key=lambda item: (item.status.phase == "Succeeded", item.metadata.name in names))
+    return {item.spec.input_digest: item for item in ordered}
 
 
 def changed_children(wanted: Iterable[Manifest], seen: Observed) -> list[Manifest]:

@@ -13,6 +13,7 @@ from bessemer_operator.core.children import (
     changed_children,
     outdated_children,
     outdated_jobs,
+    stages_by_digest,
     suspended_children,
     unfinished_jobs,
     wanted_children,
@@ -130,12 +131,12 @@ def _refresh_of(pipeline: AdaptationPipeline) -> str:
 
 
 def _plan(scene: Scene, view: View, seen: Observed, now: datetime) -> Plan:
-    stages = {item.spec.input_digest: item for item in seen.stages}
+    wanted = wanted_children(scene, view)
+    stages = stages_by_digest(wanted, seen)
     before = summarise(scene.pipeline, view, stages, None, now)
     report = report_state(scene, view, before, seen)
     status = summarise(scene.pipeline, view, stages, report, now) if report else before
     states = (*view.job_states, *((report,) if report else ()))
-    wanted = wanted_children(scene, view)
     is_known = view.resolve.report is not None
     stop = suspended_children(scene, wanted, seen) if is_known or scene.jobs.suspend else ()
     return Plan(

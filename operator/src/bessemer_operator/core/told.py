@@ -31,12 +31,12 @@ def report_state(scene: Scene, view: View, status: PipelineStatus, seen: Observe
     is_stuck = find_problem(scene.pipeline, view, status.stages) is not None and _is_quiet(scene, view, status.stages)
     if not is_stuck and not is_finished(scene.pipeline, view, status.stages):
         return None
-    digests = {node.digest for node in view.nodes.values()}
+    names = {row.object for row in status.stages}
     wanted = {input_digest(item) for run in view.gates.values() for item in run.wanted}
     compared = [state.report for run in view.gates.values() for state in run.states if state.report is not None]
     task = ReportTask(
         pipeline=_document(scene.pipeline, status),
-        stages=[_told(item) for item in _over(seen.stages) if item.spec.input_digest in digests],
+        stages=[_told(item) for item in _over(seen.stages) if item.metadata.name in names],
         evaluations=[_told(item) for item in _over(seen.evaluations) if item.spec.input_digest in wanted],
         comparisons=[report.wire() for report in compared],
     )

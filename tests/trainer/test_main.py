@@ -271,7 +271,7 @@ def test_progress_and_metrics_are_served() -> None:
         assert json.loads(answer.read()) == {
             "progressPercentage": 20,
             "estimatedRemainingSeconds": 40,
-            "metrics": [{"name": "loss", "value": "2.5"}, {"name": "tokens_total", "value": "640.0"}],
+            "metrics": {"loss": 2.5, "tokens_total": 640.0},
             "message": "training",
         }
     with urllib.request.urlopen(f"{base}/metrics") as answer:

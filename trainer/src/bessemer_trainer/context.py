@@ -1,5 +1,6 @@
 """What every stage gets (Context) and gives back (Outcome), and how it shows its progress. No stage logic here."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bessemer_api.job import CompareReport, PromoteReport, ResolveReport, RunSpec
+from bessemer_api.v1alpha1.evaluation import Progress as ToldProgress
 from bessemer_trainer.metrics import Board
 from bessemer_trainer.store import Store
 
@@ -30,13 +32,13 @@ class Progress:
             self._start = (now, done)
         share = min(1.0, done / total) if total > 0 else 0.0
         left = self._seconds_left(now, done, total)
-        document = {
-            "progressPercentage": round(100 * share),
-            "estimatedRemainingSeconds": left,
-            "metrics": [{"name": name, "value": str(value)} for name, value in sorted(metrics.items())],
-            "message": message,
-        }
-        self._board.publish({**metrics, "progress_ratio": share}, document)
+        told = ToldProgress(
+            progress_percentage=round(100 * share),
+            estimated_remaining_seconds=left,
+            metrics={name: value for name, value in sorted(metrics.items()) if math.isfinite(value)},
+            message=message[:256],
+        )
+        self._board.publish({**metrics, "progress_ratio": share}, told.wire())
         self._line(now, f"{done}/{total}", left, message, metrics)
 
     def _seconds_left(self, now: float, done: int, total: int) -> int | None:

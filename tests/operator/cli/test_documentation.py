@@ -8,7 +8,7 @@ from typer.main import get_command
 
 from bessemer_operator.cli import problems
 from bessemer_operator.cli.main import app
-from tests.operator.core.test_lint import CASES
+from tests.operator.core import test_lint, test_lint_limits
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/cli.md").read_text()
@@ -40,7 +40,8 @@ def test_every_rule_is_told_and_has_a_case() -> None:
     rules = rules_in(SOURCES / "core/lint.py") | rules_in(SOURCES / "core/lint_gates.py")
     told = {name for cell in rows("| rule | severity | finds |") for name in re.findall(r"`([A-Za-z]+)`", cell)}
     assert told == rules | rules_in(SOURCES / "cli/lintfile.py")
-    assert {found.strip("[]").split(" ")[0] for case in CASES for found in case.found} == rules
+    cases = (*test_lint.CASES, *test_lint_limits.CASES)
+    assert {found.strip("[]").split(" ")[0] for case in cases for found in case.found} == rules
 
 
 def test_every_exit_code_is_told() -> None:

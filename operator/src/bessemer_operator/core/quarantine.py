@@ -12,9 +12,7 @@ from bessemer_operator.core import conditions as c
 _CONDITIONS = TypeAdapter(list[Condition])
 
 
-def quarantine(
-    metadata: dict[str, Any], status: dict[str, Any], why: tuple[str, str], now: datetime
-) -> dict[str, Any]:
+def quarantine(metadata: dict[str, Any], status: dict[str, Any], why: tuple[str, str], now: datetime) -> dict[str, Any]:
     """The status of an object with the reason and message why nothing is done; the rest of it stays as it is."""
     at = (now, int(metadata.get("generation") or 0))
     reason, message = why

@@ -60,14 +60,14 @@ def _require_known_axes(inputs: BankInputs) -> None:
 
 
 def _split_axes(inputs: BankInputs, seed: int) -> dict[str, Split]:
-    """All axes; those that are clustered by the same field are split alike."""
+    """All axes; those that are clustered by the same field are split alike: by the name of the first of them."""
     fields: dict[str, list[str]] = {}
     for axis in sorted(inputs.tasks):
         fields.setdefault(inputs.cluster_by.get(axis) or f"{axis}/id", []).append(axis)
     splits: dict[str, Split] = {}
-    for field, axes in fields.items():
+    for axes in fields.values():
         items = {axis: read_items(inputs.tasks[axis].uri, inputs.cluster_by.get(axis)) for axis in axes}
-        clusters = {axis: _clusters(items[axis], inputs.cluster_by.get(axis), f"{seed}/{field}") for axis in axes}
+        clusters = {axis: _clusters(items[axis], inputs.cluster_by.get(axis), f"{seed}/{axes[0]}") for axis in axes}
         splits |= split(clusters, (inputs.dev, inputs.gate))
     for axis, parts in splits.items():
         _require_size(axis, parts, inputs)

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from bessemer_api.crdgen import build_crd, main, to_yaml
 from bessemer_api.structural import structural_schema
 from bessemer_api.v1alpha1 import KINDS
+from bessemer_api.v1alpha1.evaluation import Evaluation
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = {
@@ -136,6 +137,11 @@ def test_the_store_is_immutable(kind: type[BaseModel]) -> None:
     (rule,) = schema_of(kind)["properties"]["spec"]["properties"]["store"]["x-kubernetes-validations"]
     assert rule["rule"] == "self == oldSelf"
     assert rule["message"].startswith("spec.store is immutable: ")
+
+
+def test_a_field_that_is_immutable_keeps_the_rules_of_its_model() -> None:
+    inputs = schema_of(Evaluation)["properties"]["spec"]["properties"]["inputs"]
+    assert [item["rule"] for item in inputs["x-kubernetes-validations"]] == ["self == oldSelf", "self.end > self.start"]
 
 
 def test_an_optional_field_is_its_type_and_not_required() -> None:

@@ -14,6 +14,7 @@ Schema = dict[str, Any]
 
 REF_PREFIX = "#/$defs/"
 NULL = {"type": "null"}
+_RULES = "x-kubernetes-validations"
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:
@@ -96,7 +97,7 @@ def _boolean_exclusive(schema: JsonSchemaValue) -> JsonSchemaValue:
 
 
 def _inline(node: Any, definitions: Schema, inside: tuple[str, ...]) -> Any:  # noqa: ANN401 - any JSON document
-    """`node` with every `$ref` replaced by its definition; what stands beside the `$ref` wins."""
+    """`node` with every `$ref` replaced by its definition; what stands beside the `$ref` wins, and rules add up."""
     if isinstance(node, list):
         return [_inline(item, definitions, inside) for item in node]
     if not isinstance(node, dict):
@@ -108,5 +109,7 @@ def _inline(node: Any, definitions: Schema, inside: tuple[str, ...]) -> Any:  # 
         if name in inside:
             raise ValueError(f"{name} contains itself; a CRD can not")
         beside = {key: value for key, value in node.items() if key != "$ref"}
-        return {**beside, **_inline(definitions[name], definitions, (*inside, name)), **beside}
+        found = _inline(definitions[name], definitions, (*inside, name))
+        rules = [*beside.get(_RULES, ()), *found.get(_RULES, ())]
+        return {**beside, **found, **beside, **({_RULES: rules} if rules else {})}
     return {key: _inline(value, definitions, inside) for key, value in node.items()}

@@ -59,6 +59,7 @@ def told(plan: Plan) -> Document:
     return {
         "create": list(plan.create),
         "apply": list(plan.apply),
+        "annotate": {f"{ref.kind} {ref.namespace}/{ref.name} {ref.uid}": dict(found) for ref, found in plan.annotate},
         "status": plan.status,
         "delete": [f"{ref.kind} {ref.namespace}/{ref.name} {ref.uid}" for ref in plan.delete],
         "events": [f"{event.type} {event.reason} {event.message}".strip() for event in plan.events],

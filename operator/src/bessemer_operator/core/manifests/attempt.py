@@ -1,4 +1,4 @@
-"""An attempt: its ConfigMap with the RunSpec, and its Job or PyTorchJob. Created once, never patched."""
+"""An attempt: its ConfigMap with the RunSpec, and its Job or PyTorchJob. Created once; what runs is never changed."""
 
 from dataclasses import dataclass, field
 from typing import Any

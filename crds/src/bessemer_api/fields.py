@@ -1,8 +1,14 @@
 """Annotated field types shared by all kinds. Every string has a maximum length, so that CEL costs stay bounded."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
+
+
+def immutable(message: str) -> dict[str, Any]:
+    """Schema extra of a field that can not change once it is set; `message` is what a user reads who tries."""
+    return {"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": message}]}
+
 
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"

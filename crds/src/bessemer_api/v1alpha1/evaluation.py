@@ -9,7 +9,18 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Conditions, Metadata, Model
-from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, ShortText, StoreUrl, Text, Token, Uri
+from bessemer_api.fields import (
+    STORE_IS_IMMUTABLE,
+    AxisName,
+    Digest,
+    Name,
+    ShortText,
+    StoreUrl,
+    Text,
+    Token,
+    Uri,
+    immutable,
+)
 from bessemer_api.v1alpha1.train import Limits
 
 TaskName = Literal["multipleChoice", "bitsPerByte"]
@@ -90,19 +101,15 @@ class EvaluationSpec(Model):
 
     store: StoreUrl = Field(
         description="Artifact store. Immutable.",
-        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": STORE_IS_IMMUTABLE}]},
+        json_schema_extra=immutable(STORE_IS_IMMUTABLE),
     )
     inputs: EvaluationInputs = Field(
         description="What determines the result. Immutable.",
-        json_schema_extra={
-            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputs is immutable"}]
-        },
+        json_schema_extra=immutable("spec.inputs is immutable"),
     )
     input_digest: Digest = Field(
         description="Digest of inputs. Immutable.",
-        json_schema_extra={
-            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputDigest is immutable"}]
-        },
+        json_schema_extra=immutable("spec.inputDigest is immutable"),
     )
     profile: Name = Field("default", description="Profile of the pods.")
     limits: Limits = Field(default_factory=lambda: Limits.model_validate({}), description="When to give up.")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from bessemer_api.base import Metadata, Model
-from bessemer_api.fields import STORE_IS_IMMUTABLE, Digest, Fraction, Name, ShortText, StoreUrl, Token
+from bessemer_api.fields import STORE_IS_IMMUTABLE, Digest, Fraction, Name, ShortText, StoreUrl, Token, immutable
 from bessemer_api.v1alpha1.evaluation import WorkStatus
 from bessemer_api.v1alpha1.train import Limits
 
@@ -41,19 +41,15 @@ class MergeSpec(Model):
 
     store: StoreUrl = Field(
         description="Artifact store. Immutable.",
-        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": STORE_IS_IMMUTABLE}]},
+        json_schema_extra=immutable(STORE_IS_IMMUTABLE),
     )
     inputs: MergeInputs = Field(
         description="What determines the result. Immutable.",
-        json_schema_extra={
-            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputs is immutable"}]
-        },
+        json_schema_extra=immutable("spec.inputs is immutable"),
     )
     input_digest: Digest = Field(
         description="Digest of inputs. Immutable.",
-        json_schema_extra={
-            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputDigest is immutable"}]
-        },
+        json_schema_extra=immutable("spec.inputDigest is immutable"),
     )
     profile: Name = Field("default", description="Profile of the pods.")
     limits: Limits = Field(default_factory=lambda: Limits.model_validate({}), description="When to give up.")

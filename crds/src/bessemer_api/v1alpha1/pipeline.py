@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Conditions, Metadata, Model
-from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Text, Token, Uri
+from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Text, Token, Uri, immutable
 from bessemer_api.v1alpha1.data import DataSet, Mixture
 from bessemer_api.v1alpha1.evaluation import Phase, PipelineEvaluation
 from bessemer_api.v1alpha1.gate import Gate
@@ -109,7 +109,7 @@ class PipelineSpec(Model):
     suspend: bool = Field(False, description="Stop: running stages save and end; nothing new starts.")
     store: StoreUrl = Field(
         description="Artifact store. Immutable.",
-        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": STORE_IS_IMMUTABLE}]},
+        json_schema_extra=immutable(STORE_IS_IMMUTABLE),
     )
     profiles: Profiles = Field(default_factory=lambda: Profiles.model_validate({}), description="Profiles of pods.")
     seed: int = Field(0, ge=0, le=2**31, description="Seed of every stage that names none.")

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Metadata, Model
-from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Token
+from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Token, immutable
 from bessemer_api.v1alpha1.data import Prepare, Source
 from bessemer_api.v1alpha1.evaluation import BankTask, WorkStatus
 from bessemer_api.v1alpha1.train import Checkpoint, DeepSpeed, Limits, ModelShape, TokenizerTraining, Train
@@ -88,19 +88,15 @@ class StageSpec(Model):
 
     store: StoreUrl = Field(
         description="Artifact store. Immutable.",
-        json_schema_extra={"x-kubernetes-validations": [{"rule": "self == oldSelf", "message": STORE_IS_IMMUTABLE}]},
+        json_schema_extra=immutable(STORE_IS_IMMUTABLE),
     )
     inputs: StageInputs = Field(
         description="Everything that determines the result. Immutable.",
-        json_schema_extra={
-            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputs is immutable"}]
-        },
+        json_schema_extra=immutable("spec.inputs is immutable"),
     )
     input_digest: Digest = Field(
         description="Digest of inputs. Immutable.",
-        json_schema_extra={
-            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "spec.inputDigest is immutable"}]
-        },
+        json_schema_extra=immutable("spec.inputDigest is immutable"),
     )
     profile: Name = Field("default", description="Profile of the pods.")
     nodes: int = Field(1, ge=1, le=4096, description="Nodes of a training stage.")

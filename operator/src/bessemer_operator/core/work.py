@@ -4,7 +4,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from bessemer_api.base import Condition, Metadata
-from bessemer_api.v1alpha1.evaluation import WorkStatus
+from bessemer_api.digest import input_digest
+from bessemer_api.v1alpha1.evaluation import EvaluationSpec, WorkStatus
+from bessemer_api.v1alpha1.stage import StageSpec
 from bessemer_operator.core.attempts import Work, WorkState, abandoned, reconcile_attempts
 from bessemer_operator.core.conditions import READY, RECONCILING, STALLED, condition, set_conditions
 from bessemer_operator.core.plan import Event, Observed, Plan
@@ -46,6 +48,18 @@ def _after_rivals(state: WorkState, seen: Observed) -> WorkState:
         create=(),
         requeue=POLL_RIVALS,
     )
+
+
+def find_refusal(spec: StageSpec | EvaluationSpec, seen: Observed) -> tuple[str, str] | None:
+    """Reason and message why nothing can be done about a spec; None when it can."""
+    actual = input_digest(spec.inputs)
+    if actual != spec.input_digest:
+        message = f"spec.inputDigest is {spec.input_digest}, but spec.inputs have the digest {actual}"
+        return "DigestMismatch", message
+    if spec.profile not in seen.profiles:
+        known = ", ".join(sorted(seen.profiles)) or "none"
+        return "UnknownProfile", f"spec.profile: there is no profile {spec.profile!r}; known profiles: {known}"
+    return None
 
 
 def stalled(metadata: Metadata, status: WorkStatus, reason: str, message: str, now: datetime) -> Plan:

@@ -29,7 +29,7 @@ class Act:
 
 
 ACTS = (
-    Act("pipeline.yaml", "facts are learned with half replay: is it better, and nothing lost?"),
+    Act("pipeline.yaml", "facts are learned, general text is replayed: is it better, and nothing lost?"),
     Act("no-replay.yaml", "the same facts without replay: what is forgotten?"),
     Act("retrain.yaml", "the same recipe with another seed: is a retraining an improvement?"),
     Act("small-gate.yaml", "a gate with 60 items: can it show anything at all?"),

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from bessemer_operator.cli.problems import (
     UserError,
 )
 from bessemer_operator.cli.target import as_pipeline
+from bessemer_operator.cluster.local import LocalCluster
 from tests.api.documents import PIPELINE as DOCUMENT
 from tests.api.documents import edited
 
@@ -130,15 +130,13 @@ def test_an_interrupted_run_goes_on_where_it_was(file: Path) -> None:
     assert bessemer("run", str(file)).returncode == 0
 
 
-def test_a_second_run_of_the_same_folder_is_refused(file: Path) -> None:
-    first = subprocess.Popen(command("run", str(file)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    lock = file.parent / ".bessemer" / "cluster" / "owner.lock"
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not lock.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+async def test_a_second_run_of_the_same_folder_is_refused(file: Path) -> None:
+    owner = LocalCluster(file.parent / ".bessemer" / "cluster")
+    owner.claim()
     second = bessemer("run", str(file))
-    first.communicate(timeout=LIMIT_SECONDS)
+    await owner.close()
     assert (second.returncode, "is in use by another bessemer process" in second.stderr) == (EXIT_UNREACHABLE, True)
+    assert bessemer("run", str(file)).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e crds cluster bench tools clean
+.PHONY: help setup demo test lint unit e2e crds cluster tools clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-9s %s\n", $$1, $$2}'
@@ -38,9 +38,6 @@ crds: setup ## generate crds/*.yaml and docs/reference from the models
 
 cluster: setup ## a playground: a real control plane with the operator, until Ctrl-C
 	@$(RUN) python -m tests.support.playground
-
-bench: setup ## measure, with the peer in the same run; see bench/README.md
-	@$(RUN) python -m bench
 
 clean: ## remove what the demo and the tests made
 	rm -rf .bessemer examples/*/.bessemer build .pytest_cache .mypy_cache .ruff_cache

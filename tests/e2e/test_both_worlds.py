@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bessemer_operator.cli.problems import EXIT_GATE, EXIT_OK
+from bessemer_operator.core.naming import ANNOTATION_REPORT
 from tests.conftest import LocalStory, Step
 from tests.support.controlplane import ControlPlane
 from tests.support.installation import ACCOUNT, CPU_NODE, GPU_NODE, NAMESPACE, Installation, installed
@@ -212,17 +213,23 @@ def test_only_the_scheduler_binds_pods_and_only_controllers_make_them(cluster_st
 
 
 @pytest.mark.e2e
-def test_status_of_attempts_is_written_by_their_controllers_alone_and_attempts_are_never_changed(
+def test_status_of_attempts_is_written_by_their_controllers_alone_and_what_runs_is_never_changed(
     cluster_story: ClusterStory,
 ) -> None:
+    """After its creation the operator writes one thing to an attempt: the annotation that keeps its report."""
     writers = {"Job": set[tuple[str, str]](), "PyTorchJob": set[tuple[str, str]]()}
+    annotated = []
     for attempt in cluster_story.attempts:
         entries = attempt["metadata"]["managedFields"]
         writers[attempt["kind"]] |= {(entry["manager"], entry.get("subresource", "")) for entry in entries}
+        annotated += [entry["fieldsV1"] for entry in entries if entry["manager"] == "bessemer-annotate"]
+    own = {("bessemer", ""), ("bessemer-annotate", "")}
     assert writers == {
-        "Job": {("bessemer", ""), ("kube-controller-manager", "status")},
-        "PyTorchJob": {("bessemer", ""), ("training-operator", "status")},
+        "Job": {*own, ("kube-controller-manager", "status")},
+        "PyTorchJob": {*own, ("training-operator", "status")},
     }
+    kept = {"f:metadata": {"f:annotations": {f"f:{ANNOTATION_REPORT}": {}}}}
+    assert [fields for fields in annotated if fields != kept] == []
     assert {attempt["metadata"]["generation"] for attempt in cluster_story.attempts} == {1}
 
 

@@ -25,6 +25,7 @@ class Case:
         return edited(DOCUMENTS[self.kind], self.edits)
 
 
+LLAMA = {"hiddenSize": 64, "intermediateSize": 128, "layers": 2, "heads": 4, "vocabularySize": 4096}
 ONE_LENGTH = "train needs exactly one of epochs, maxSteps and maxTokens"
 BELONG_TOGETHER = "baseline.channel and baseline.orElse belong together"
 ONE_BASELINE = "baseline needs exactly one of channel, stage, stageInput: true and base: true"
@@ -53,6 +54,17 @@ CASES = (
         "key_value_heads_that_do_not_divide_heads_are_refused",
         "keyValueHeads must divide heads",
         {f"{PRETRAIN}.model.keyValueHeads": 3},
+    ),
+    Case("a_base_with_a_shape_is_accepted", "", {"spec.base": {"model": "s3://b/m", "shape": LLAMA}}),
+    Case(
+        "a_shape_of_a_base_without_a_vocabulary_is_refused",
+        "ocabulary",
+        {
+            "spec.base": {
+                "model": "s3://b/m",
+                "shape": {name: LLAMA[name] for name in LLAMA if name != "vocabularySize"},
+            }
+        },
     ),
     Case("grouped_query_attention_is_accepted", "", {f"{PRETRAIN}.model.keyValueHeads": 2}),
     # What belongs to which method
@@ -155,6 +167,8 @@ BOUNDS = (
     Case("an_http_store_is_refused", "", {"spec.store": "http://models"}),
     Case("a_store_with_a_newline_is_refused", "", {"spec.store": "s3://models\n"}),
     Case("a_uri_with_nul_is_refused", "", {"spec.data.poems.sources.0.uri": "a\0b"}),
+    Case("a_budget_of_nothing_is_refused", "greater than 0", {"spec.budget": {"gpuHours": 0}}),
+    Case("a_data_set_of_no_tokens_is_refused", "or equal to 1", {"spec.data.poems.expectedTokens": 0}),
     Case("no_sources_are_refused", "", {"spec.data.poems.sources": []}),
     Case(
         "65_stages_are_refused",

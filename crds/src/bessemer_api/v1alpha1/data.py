@@ -81,6 +81,9 @@ class DataSet(Model):
     holdout: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.0, description="Share of documents that is set aside and never trained on; the stage reports its loss."
     )
+    expected_tokens: int | None = Field(
+        None, ge=1, le=10**15, description="Its size after preparation, about: for estimates before it is prepared."
+    )
 
 
 class MixtureEntry(Model):

@@ -9,7 +9,16 @@ from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, Stor
 from bessemer_api.v1alpha1.data import DataSet, Mixture
 from bessemer_api.v1alpha1.evaluation import Phase, PipelineEvaluation
 from bessemer_api.v1alpha1.gate import Gate
-from bessemer_api.v1alpha1.train import Checkpoint, DeepSpeed, Limits, Method, ModelShape, TokenizerTraining, Train
+from bessemer_api.v1alpha1.train import (
+    BaseShape,
+    Checkpoint,
+    DeepSpeed,
+    Limits,
+    Method,
+    ModelShape,
+    TokenizerTraining,
+    Train,
+)
 
 
 class Base(Model):
@@ -18,6 +27,17 @@ class Base(Model):
     model: Uri = Field(description="Folder of a model in Hugging Face layout: a path, file:// or s3://.")
     sha256: Digest | None = Field(None, description="Expected digest of the folder; other content is refused.")
     kind: Literal["base", "instruct"] = Field("base", description="Whether the model was aligned to instructions.")
+    shape: BaseShape | None = Field(
+        None, description="Its shape, as in its config.json: for estimates of memory and time before it is read."
+    )
+
+
+class Budget(Model):
+    """What the pipeline may cost. More than that by estimate, and nothing is trained until it is raised."""
+
+    gpu_hours: Annotated[float, Field(gt=0, le=100_000_000)] = Field(
+        description="GPU hours of everything that is still to run, by estimate; what is reused costs nothing."
+    )
 
 
 class Profiles(Model):
@@ -131,6 +151,7 @@ class PipelineSpec(Model):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     promotion: Promotion | None = Field(None, description="What may be promoted, and where to.")
+    budget: Budget | None = Field(None, description="What the pipeline may cost; absent: anything.")
     revision_history_limit: int = Field(10, ge=0, le=1000, description="Superseded children that are kept, by kind.")
 
 

@@ -36,6 +36,12 @@ class ModelShape(Model):
         return self
 
 
+class BaseShape(ModelShape):
+    """Shape of a Llama-architecture model that is there already."""
+
+    vocabulary_size: int = Field(ge=8, le=2_097_152, description="Rows of its embedding.")
+
+
 class TokenizerTraining(Model):
     """How a byte-level BPE tokenizer is trained from the stage's data."""
 

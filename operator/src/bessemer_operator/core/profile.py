@@ -19,6 +19,19 @@ class Toleration(Model):
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
 
 
+class Accelerator(Model):
+    """What one process of a pod computes on, for estimates only. `kind` names a row of core/accelerators.py."""
+
+    kind: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]*$", max_length=40)] | None = None
+    memory_gib: Annotated[float, Field(gt=0, le=100_000)] | None = Field(None, description="Memory that can be used.")
+    teraflops: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None, description="Peak of dense bf16 arithmetic, in 10^12 operations a second."
+    )
+    utilisation: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Share of the peak that training reaches (MFU)."
+    )
+
+
 class Profile(Model):
     """How pods of one kind of work run."""
 
@@ -28,6 +41,7 @@ class Profile(Model):
     memory: str = Field("2Gi", description="Memory request and limit of a pod.")
     gpus: int = Field(0, ge=0, le=64, description="GPUs of a pod; each gets one process.")
     processes_per_node: int = Field(1, ge=1, le=64, description="Processes of a training pod without GPUs.")
+    accelerator: Accelerator | None = Field(None, description="What a process computes on, for `bessemer plan`.")
     shared_memory: str = Field("1Gi", description="Size of /dev/shm.")
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[Toleration] = Field(default_factory=list)

@@ -47,7 +47,25 @@ def run(context: Context) -> Outcome:
         copy_tokenizer(source, target)
         digest = context.store.publish(target, "checkpoint", {"source": stage.base.content, "parameters": parameters})
         shutil.rmtree(scratch)
-    return Outcome(digest, metrics={"parameters": float(parameters)})
+    return Outcome(digest, metrics={"parameters": float(parameters), **shape_metrics(model.config)})
+
+
+def shape_metrics(config: Any) -> dict[str, float]:  # noqa: ANN401 - transformers is untyped
+    """The shape as base.shape names it, for the operator's estimates; empty where the architecture has other words."""
+    try:
+        heads = int(config.num_attention_heads)
+        return {
+            "shape.hiddenSize": float(config.hidden_size),
+            "shape.intermediateSize": float(config.intermediate_size),
+            "shape.layers": float(config.num_hidden_layers),
+            "shape.heads": float(heads),
+            "shape.keyValueHeads": float(getattr(config, "num_key_value_heads", None) or heads),
+            "shape.maxPositions": float(config.max_position_embeddings),
+            "shape.vocabularySize": float(config.vocab_size),
+            "shape.tieEmbeddings": float(config.tie_word_embeddings),
+        }
+    except AttributeError:
+        return {}
 
 
 def _invalid(folder: Path, problem: str) -> PermanentError:

@@ -11,6 +11,7 @@ from pydantic import Field
 from bessemer_api.base import Model
 from bessemer_api.fields import AxisName, Digest, Name, StoreUrl, Text
 from bessemer_api.v1alpha1.data import Source
+from bessemer_api.v1alpha1.diagnostic import Diagnostic, DiagnosticName
 from bessemer_api.v1alpha1.evaluation import Axis, BankTask, EvaluationInputs
 from bessemer_api.v1alpha1.gate import GateAxis, Veto
 from bessemer_api.v1alpha1.stage import StageInputs
@@ -119,6 +120,36 @@ class CompareReport(Model):
     settings_agree: bool = Field(description="All arms were measured by the same evaluator with the same settings.")
 
 
+class DiagnoseTask(Model):
+    """Look for known failure modes of one checkpoint, against the checkpoints that it was made from."""
+
+    subject: Name = Field(description="Stage or merge that made the checkpoint.")
+    checkpoint: Digest
+    start: Digest | None = Field(None, description="Checkpoint that the stage started from.")
+    base: Digest | None = Field(None, description="The model from before all stages.")
+    parents: list[Digest] = Field(default_factory=list, max_length=16, description="Parents of a merge, in order.")
+    run: Digest | None = Field(None, description="Input digest of the training run, whose log is read.")
+    bank: Digest | None = Field(None, description="Bank whose dev items are read.")
+    axes: list[Axis] = Field(default_factory=list, description="How the axes of the bank are measured.")
+    diagnostics: list[Diagnostic] = Field(min_length=1)
+
+
+class DiagnosticFinding(Model):
+    """What one diagnostic found."""
+
+    name: DiagnosticName
+    state: Literal["Quiet", "Alarm", "NotMeasured"]
+    value: float | None = None
+    limit: float | None = None
+    message: Annotated[str, Field(max_length=300)] = ""
+
+
+class DiagnoseReport(Model):
+    """Answer to DiagnoseTask; the results of all items are in the artifact."""
+
+    findings: list[DiagnosticFinding]
+
+
 class PromoteTask(Model):
     """Write the channel's next record, if its head is still the one that was gated against."""
 
@@ -151,7 +182,7 @@ class ReportTask(Model):
     comparisons: list[dict[str, Any]] = Field(default_factory=list, description="CompareReports by gate.")
 
 
-Verb = Literal["resolve", "stage", "evaluate", "compare", "promote", "report"]
+Verb = Literal["resolve", "stage", "evaluate", "compare", "diagnose", "promote", "report"]
 
 
 class RunSpec(Model):
@@ -170,6 +201,7 @@ class RunSpec(Model):
     stage: StageInputs | None = None
     evaluate: EvaluationInputs | None = None
     compare: CompareTask | None = None
+    diagnose: DiagnoseTask | None = None
     promote: PromoteTask | None = None
     report: ReportTask | None = None
 
@@ -196,5 +228,6 @@ class RunReport(Model):
     error: RunError | None = None
     resolve: ResolveReport | None = None
     compare: CompareReport | None = None
+    diagnose: DiagnoseReport | None = None
     promote: PromoteReport | None = None
     url: Annotated[str, Field(max_length=512)] = Field("", description="Where the report was written.")

@@ -21,6 +21,7 @@ from bessemer_api.fields import (
     Uri,
     immutable,
 )
+from bessemer_api.v1alpha1.diagnostic import Diagnostic
 from bessemer_api.v1alpha1.train import Limits
 
 TaskName = Literal["multipleChoice", "bitsPerByte"]
@@ -71,6 +72,12 @@ class PipelineEvaluation(Model):
         default_factory=list,
         max_length=16,
         description="Axes.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    diagnostics: list[Diagnostic] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Detectors of known failure modes, each run where it is cheapest.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
 

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from bessemer_api.base import Conditions, Metadata, Model
 from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Text, Token, Uri, immutable
 from bessemer_api.v1alpha1.data import DataSet, Mixture
+from bessemer_api.v1alpha1.diagnostic import DiagnosticSummary
 from bessemer_api.v1alpha1.evaluation import Phase, PipelineEvaluation
 from bessemer_api.v1alpha1.gate import Gate
 from bessemer_api.v1alpha1.train import (
@@ -220,6 +221,9 @@ class PipelineStatus(Model):
     stages: list[StageSummary] = Field(default_factory=list, max_length=256, description="Stages in order.")
     gates: list[GateSummary] = Field(default_factory=list, max_length=16, description="Verdicts.")
     channels: list[ChannelSummary] = Field(default_factory=list, max_length=8, description="Channels.")
+    diagnostics: list[DiagnosticSummary] = Field(
+        default_factory=list, max_length=256, description="What the diagnostics found."
+    )
     observed_refresh: Token = Field("", description="Value of the refresh annotation that was acted on.")
     current_stage: Annotated[str, Field(max_length=63)] = Field("", description="For kubectl get: what runs now.")
     progress: Annotated[str, Field(max_length=20)] = Field("", description="For kubectl get: stages done of all.")

@@ -1,12 +1,13 @@
+# ruff: noqa: PLC0415 - the pod and the peer import only what they need, when they need it
 """The trainer on a GPU against a plain torch loop, in one run: speed, equal losses, and resuming after a stop.
 
     python bench/gpu.py --out build/gpu.json                     # one GPU; about three minutes on an H100
     python bench/gpu.py --out build/gpu.json --shape tiny        # the same on a CPU, to try the script itself
 
 The text is the source of Python's own standard library, read from this interpreter: nothing has to be fetched. Both
-sides train the same Llama from the same weights on the same packed sequences with the same AdamW in bf16; the plain loop
-is autocast over fp32 weights, as many write it, and knows no checkpoints and no report. MFU counts 6 FLOPs a parameter and
-token and the attention's 12 x layers x width x length (Chowdhery et al., PaLM, 2022, appendix B).
+sides train the same Llama from the same weights on the same packed sequences with the same AdamW in bf16; the plain
+loop is autocast over fp32 weights, as many write it, and knows no checkpoints and no report. MFU counts 6 FLOPs a
+parameter and token and the attention's 12 x layers x width x length (Chowdhery et al., PaLM, 2022, appendix B).
 """
 
 import argparse
@@ -43,7 +44,7 @@ def main() -> int:
     result["ours"] = ours(folder, spec, "whole")
     result["peer"] = peer(folder, spec, size["steps"])
     result["compared"] = compare(result["ours"]["losses"], result["peer"]["losses"])
-    result["resumed"] = resumed(folder, spec, size["steps"], result["ours"]["losses"])
+    result["resumed"] = resumed(folder, spec, result["ours"]["losses"])
     result["mfu"] = {who: mfu(options.shape, size, result[who]) for who in ("ours", "peer")}
     text = json.dumps(result, indent=1)
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
@@ -249,7 +250,7 @@ def compare(one: list[float], other: list[float]) -> dict[str, float]:
     return {"firstLossGap": gaps[0], "meanLossGap": sum(gaps) / len(gaps), "lastLosses": [one[-1], other[-1]]}  # type: ignore[dict-item]
 
 
-def resumed(folder: Path, spec: Mapping[str, Any], steps: int, whole: list[float]) -> dict[str, Any]:
+def resumed(folder: Path, spec: Mapping[str, Any], whole: list[float]) -> dict[str, Any]:
     """Stopped by SIGTERM in the middle, then run again: exit codes, stall of the save, and the losses' largest gap."""
     pod = Pod(folder, spec, "stopped")
     process = pod.start()
@@ -265,7 +266,6 @@ def resumed(folder: Path, spec: Mapping[str, Any], steps: int, whole: list[float
     found = {
         "exitCodes": [code, again],
         "stoppedAt": at,
-        "steps": steps,
         "secondsOfSecondRun": time.monotonic() - began,
     }
     return {**found, "largestLossGap": gap}

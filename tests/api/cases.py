@@ -34,6 +34,7 @@ AT_LEAST = "compose.atLeast is larger than the number of axes with winBy"
 TOKENIZER_ONLY = "tokenizer belongs to method tokenizer and only there"
 TRAIN_ONLY = "train belongs to every training method, and only there"
 MODEL_ONLY = "model belongs to method pretrain, and only there"
+EXAMPLES_ONLY = "train.globalBatchExamples belongs to methods on pairs or prompts, and to sft without packing"
 WHOLE_SEQUENCES = "train.globalBatchTokens must be a multiple of data.sequenceLength"
 
 CASES = (
@@ -89,6 +90,73 @@ CASES = (
         WHOLE_SEQUENCES,
         {f"{CPT}.data.sequenceLength": 1000, f"{CPT}.train": {"epochs": 1}},
     ),
+    # Alignment
+    *(Case(f"{method}_is_accepted", "", {f"{CPT}.method": method}) for method in ("sft", "dpo", "orpo", "kto", "grpo")),
+    Case("a_reward_stage_is_accepted", "", {f"{CPT}.method": "reward", f"{CPT}.gate": ABSENT}),
+    Case("a_gate_on_a_reward_stage_is_refused", "a reward stage has no gate", {f"{CPT}.method": "reward"}),
+    Case("a_batch_in_examples_on_cpt_is_refused", EXAMPLES_ONLY, {f"{CPT}.train.globalBatchExamples": 8}),
+    Case(
+        "a_batch_in_examples_on_packed_sft_is_refused",
+        EXAMPLES_ONLY,
+        {f"{CPT}.method": "sft", f"{CPT}.train.globalBatchExamples": 8},
+    ),
+    Case(
+        "a_batch_in_examples_on_unpacked_sft_is_accepted",
+        "",
+        {f"{CPT}.method": "sft", f"{CPT}.data.packing": False, f"{CPT}.train.globalBatchExamples": 7},
+    ),
+    Case(
+        "a_batch_in_pairs_needs_no_whole_sequences",
+        "",
+        {
+            f"{CPT}.method": "dpo",
+            f"{CPT}.train.globalBatchExamples": 7,
+            f"{CPT}.train.globalBatchTokens": 500,
+        },
+    ),
+    Case(
+        "a_batch_of_broken_sequences_on_dpo_is_refused",
+        WHOLE_SEQUENCES,
+        {f"{CPT}.method": "dpo", f"{CPT}.train.globalBatchTokens": 500},
+    ),
+    Case(
+        "noise_on_cpt_is_refused",
+        "train.neftuneAlpha belongs to method sft",
+        {f"{CPT}.train.neftuneAlpha": 5},
+    ),
+    Case("noise_on_sft_is_accepted", "", {f"{CPT}.method": "sft", f"{CPT}.train.neftuneAlpha": 5}),
+    Case(
+        "a_loss_type_on_orpo_is_refused",
+        "train.lossType belongs to method dpo",
+        {f"{CPT}.method": "orpo", f"{CPT}.train.lossType": "ipo"},
+    ),
+    Case("a_loss_type_on_dpo_is_accepted", "", {f"{CPT}.method": "dpo", f"{CPT}.train.lossType": "sigmoidNorm"}),
+    Case(
+        "settings_of_grpo_on_dpo_are_refused",
+        "train.grpo belongs to method grpo",
+        {f"{CPT}.method": "dpo", f"{CPT}.train.grpo": {}},
+    ),
+    Case("settings_of_grpo_on_grpo_are_accepted", "", {f"{CPT}.method": "grpo", f"{CPT}.train.grpo": {"samples": 2}}),
+    Case("lora_on_cpt_is_accepted", "", {f"{CPT}.train.lora": {"r": 8, "targets": ["q_proj", "v_proj"]}}),
+    Case(
+        "a_reward_model_on_dpo_is_refused",
+        "reward belongs to method grpo",
+        {f"{CPT}.method": "dpo", f"{CPT}.reward": "pretrain"},
+    ),
+    Case("a_reward_model_on_grpo_is_accepted", "", {f"{CPT}.method": "grpo", f"{CPT}.reward": "judge"}),
+    Case(
+        "a_reference_of_orpo_is_refused",
+        "reference belongs to dpo, kto and grpo",
+        {f"{CPT}.method": "orpo", f"{CPT}.reference": "pretrain"},
+    ),
+    Case("a_reference_of_kto_is_accepted", "", {f"{CPT}.method": "kto", f"{CPT}.reference": "pretrain"}),
+    Case(
+        "a_chat_template_on_cpt_is_refused",
+        "chatTemplate belongs to methods on examples, pairs and prompts",
+        {f"{CPT}.chatTemplate": "chatml"},
+    ),
+    Case("a_chat_template_on_sft_is_accepted", "", {f"{CPT}.method": "sft", f"{CPT}.chatTemplate": "chatml"}),
+    Case("a_tokenizer_that_extends_another_is_accepted", "", {f"{WORDS}.tokenizer": {"extend": 100}}),
     Case("a_tokenizer_on_two_nodes_is_refused", "a tokenizer stage has one node", {f"{WORDS}.nodes": 2}),
     Case("cpt_on_two_nodes_is_accepted", "", {f"{CPT}.nodes": 2}),
     Case("a_gate_on_a_tokenizer_is_refused", "a tokenizer stage has no gate", {f"{WORDS}.gate": "forgetting"}),
@@ -128,6 +196,7 @@ CASES = (
     Case("a_holdout_of_a_half_is_accepted", "", {"spec.data.poems.holdout": 0.5}),
     # Nodes of a TrainingStage
     Case("a_stage_of_cpt_is_accepted", "", {"spec.nodes": 4}, "TrainingStage"),
+    Case("sft_on_four_nodes_is_accepted", "", {"spec.inputs.method": "sft", "spec.nodes": 4}, "TrainingStage"),
     Case("an_import_on_one_node_is_accepted", "", {"spec.inputs": {"method": "import"}}, "TrainingStage"),
     Case(
         "an_import_on_two_nodes_is_refused",
@@ -156,7 +225,16 @@ BOUNDS = (
     Case("a_beta_of_one_is_refused", "less than 1", {f"{CPT}.train.adamBeta1": 1}),
     Case("a_holdout_of_more_than_a_half_is_refused", "or equal to 0.5", {"spec.data.poems.holdout": 0.51}),
     Case("a_holdout_of_all_is_refused", "or equal to 0.5", {"spec.data.poems.holdout": 1}),
-    Case("an_unknown_method_is_refused", "'pretrain'", {f"{CPT}.method": "sft"}),
+    Case("an_unknown_method_is_refused", "'pretrain'", {f"{CPT}.method": "ppo"}),
+    Case("a_negative_neftune_alpha_is_refused", "or equal to 0", {f"{CPT}.train.neftuneAlpha": -1}),
+    Case("a_negative_beta_is_refused", "or equal to 0", {f"{CPT}.train.beta": -0.1}),
+    Case("a_lora_of_rank_zero_is_refused", "or equal to 1", {f"{CPT}.train.lora": {"r": 0}}),
+    Case("a_layer_name_with_a_space_is_refused", "", {f"{CPT}.train.lora": {"targets": ["q proj"]}}),
+    Case(
+        "one_sample_of_grpo_is_refused", "or equal to 2", {f"{CPT}.method": "grpo", f"{CPT}.train.grpo": {"samples": 1}}
+    ),
+    Case("an_extension_by_nothing_is_refused", "or equal to 1", {f"{WORDS}.tokenizer.extend": 0}),
+    Case("an_unknown_template_is_refused", "'chatml'", {f"{CPT}.method": "sft", f"{CPT}.chatTemplate": "alpaca"}),
     Case("a_number_in_words_is_refused", "", {f"{CPT}.train.learningRate": "2e-5"}),
     Case("a_boolean_for_a_number_is_refused", "", {f"{CPT}.train.epochs": True}),
     Case("a_number_for_a_boolean_is_refused", "", {"spec.suspend": 1}),

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from bessemer_api.digest import canonical_json
 from bessemer_api.job import MAX_REPORT_BYTES, METRICS_PORT_ENV, REPORT_ENV, SPEC_ENV, RunError, RunReport, RunSpec
+from bessemer_api.v1alpha1.stage import TRAINING_METHODS
 from bessemer_trainer.backends import disk_errors
 from bessemer_trainer.context import Context, Outcome, Progress
 from bessemer_trainer.errors import PermanentError, Preempted, TrainerError
@@ -28,6 +29,17 @@ from bessemer_trainer.store import Store, open_store, run_key
 
 _ALWAYS_LOOKS = frozenset({"resolve", "promote", "report"})
 """Verbs that look at the world, which may have changed: an earlier result says nothing."""
+
+_MODULES = {
+    "import": "import_base",
+    "cpt": "pretrain",
+    "dpo": "preference",
+    "orpo": "preference",
+    "kto": "preference",
+    "reward": "preference",
+    "grpo": "reinforce",
+}
+"""Modules of stages that are not named as their method."""
 
 _EXIT_CRASHED = 1
 
@@ -101,7 +113,9 @@ def module_name(spec: RunSpec) -> str:
     """Name of the module under `stages` that does what `spec` asks."""
     if spec.stage is None or spec.verb != "stage":
         return spec.verb
-    return {"import": "import_base", "cpt": "pretrain"}.get(spec.stage.method, spec.stage.method)
+    if spec.stage.tokenizer is not None and spec.stage.tokenizer.extend is not None:
+        return "extend"
+    return _MODULES.get(spec.stage.method, spec.stage.method)
 
 
 def _load(spec: RunSpec) -> Any:  # noqa: ANN401 - run(context) -> Outcome of a module chosen at run time
@@ -111,7 +125,8 @@ def _load(spec: RunSpec) -> Any:  # noqa: ANN401 - run(context) -> Outcome of a 
 def _progress(spec: RunSpec) -> Progress:
     """Each pod serves metrics once: its first rank. Lines for people come from global rank 0 only."""
     name = module_name(spec)
-    board = Board("train" if name == "pretrain" else name)
+    trains = spec.stage is not None and spec.stage.method in TRAINING_METHODS
+    board = Board("train" if trains else name)
     port = os.environ.get(METRICS_PORT_ENV, "")
     if port.isdecimal() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
         serve(board, int(port))

@@ -75,7 +75,9 @@ class Prepare(Model):
 class DataSet(Model):
     """A named data set; prepared once and pinned by digest."""
 
-    kind: Literal["text"] = Field("text", description="Shape of a record.")
+    kind: Literal["text", "messages", "promptCompletion", "preference", "prompts"] = Field(
+        "text", description="Shape of a record."
+    )
     sources: list[Source] = Field(min_length=1, max_length=64, description="Where documents are read from, in order.")
     prepare: Prepare = Field(default_factory=lambda: Prepare.model_validate({}), description="Preparation rules.")
     holdout: Annotated[float, Field(ge=0, le=0.5)] = Field(

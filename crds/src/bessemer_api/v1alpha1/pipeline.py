@@ -12,6 +12,7 @@ from bessemer_api.v1alpha1.evaluation import Phase, PipelineEvaluation
 from bessemer_api.v1alpha1.gate import Gate
 from bessemer_api.v1alpha1.train import (
     BaseShape,
+    ChatTemplate,
     Checkpoint,
     DeepSpeed,
     Limits,
@@ -30,6 +31,9 @@ class Base(Model):
     kind: Literal["base", "instruct"] = Field("base", description="Whether the model was aligned to instructions.")
     shape: BaseShape | None = Field(
         None, description="Its shape, as in its config.json: for estimates of memory and time before it is read."
+    )
+    chat_template: ChatTemplate = Field(
+        "fromModel", description="How messages become text in every stage that names no chatTemplate."
     )
 
 
@@ -62,6 +66,13 @@ class Stage(Model):
     model: ModelShape | None = Field(None, description="Shape of the model (pretrain).")
     tokenizer: TokenizerTraining | None = Field(None, description="Settings of a tokenizer stage.")
     train: Train | None = Field(None, description="Hyper-parameters of a training stage.")
+    chat_template: ChatTemplate | None = Field(
+        None, description="How messages become text; default: base.chatTemplate, without a base the model's own."
+    )
+    reward: Name | None = Field(None, description="Stage of method reward whose model rewards grpo; absent: verifiers.")
+    reference: Name | None = Field(
+        None, description="Stage whose output is the reference policy (dpo, kto, grpo); default: where training starts."
+    )
     seed: int | None = Field(None, ge=0, le=2**31, description="Seed; default: the pipeline's.")
     checkpoint: Checkpoint = Field(default_factory=lambda: Checkpoint.model_validate({}), description="Saving.")
     nodes: int = Field(1, ge=1, le=4096, description="Nodes of a training stage.")
@@ -74,11 +85,34 @@ class Stage(Model):
         ("(self.method == 'pretrain') == has(self.model)", "model belongs to method pretrain, and only there"),
         ("(self.method == 'tokenizer') != has(self.train)", "train belongs to every training method, and only there"),
         (
-            "!has(self.train) || self.train.globalBatchTokens % self.data.sequenceLength == 0",
+            "!has(self.train) || has(self.train.globalBatchExamples)"
+            " || self.train.globalBatchTokens % self.data.sequenceLength == 0",
             "train.globalBatchTokens must be a multiple of data.sequenceLength",
+        ),
+        (
+            "!has(self.train) || !has(self.train.globalBatchExamples)"
+            " || self.method in ['dpo', 'orpo', 'kto', 'reward', 'grpo']"
+            " || (self.method == 'sft' && !self.data.packing)",
+            "train.globalBatchExamples belongs to methods on pairs or prompts, and to sft without packing",
+        ),
+        (
+            "!has(self.train) || self.train.neftuneAlpha == 0.0 || self.method == 'sft'",
+            "train.neftuneAlpha belongs to method sft",
+        ),
+        (
+            "!has(self.train) || self.train.lossType == 'sigmoid' || self.method == 'dpo'",
+            "train.lossType belongs to method dpo",
+        ),
+        ("!has(self.train) || !has(self.train.grpo) || self.method == 'grpo'", "train.grpo belongs to method grpo"),
+        ("!has(self.reward) || self.method == 'grpo'", "reward belongs to method grpo"),
+        ("!has(self.reference) || self.method in ['dpo', 'kto', 'grpo']", "reference belongs to dpo, kto and grpo"),
+        (
+            "!has(self.chatTemplate) || !(self.method in ['tokenizer', 'pretrain', 'cpt'])",
+            "chatTemplate belongs to methods on examples, pairs and prompts",
         ),
         ("self.method != 'tokenizer' || self.nodes == 1", "a tokenizer stage has one node"),
         ("self.method != 'tokenizer' || !has(self.gate)", "a tokenizer stage has no gate"),
+        ("self.method != 'reward' || !has(self.gate)", "a reward stage has no gate"),
         ("!has(self.from) || self.from != self.name", "a stage can not start from itself"),
     )
 
@@ -90,8 +124,37 @@ class Stage(Model):
             raise ValueError("model belongs to method pretrain, and only there")
         if (self.method == "tokenizer") == (self.train is not None):
             raise ValueError("train belongs to every training method, and only there")
-        if self.train is not None and self.train.global_batch_tokens % self.data.sequence_length:
-            raise ValueError("train.globalBatchTokens must be a multiple of data.sequenceLength")
+        if self.reward is not None and self.method != "grpo":
+            raise ValueError("reward belongs to method grpo")
+        if self.reference is not None and self.method not in {"dpo", "kto", "grpo"}:
+            raise ValueError("reference belongs to dpo, kto and grpo")
+        if self.chat_template is not None and self.method in {"tokenizer", "pretrain", "cpt"}:
+            raise ValueError("chatTemplate belongs to methods on examples, pairs and prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _batch(self) -> Self:
+        if self.train is None:
+            return self
+        if self.train.global_batch_examples is None:
+            if self.train.global_batch_tokens % self.data.sequence_length:
+                raise ValueError("train.globalBatchTokens must be a multiple of data.sequenceLength")
+        elif self.method in {"pretrain", "cpt"} or (self.method == "sft" and self.data.packing):
+            raise ValueError(
+                "train.globalBatchExamples belongs to methods on pairs or prompts, and to sft without packing"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _train_fields_of_the_method(self) -> Self:
+        if self.train is None:
+            return self
+        if self.train.neftune_alpha and self.method != "sft":
+            raise ValueError("train.neftuneAlpha belongs to method sft")
+        if self.train.loss_type != "sigmoid" and self.method != "dpo":
+            raise ValueError("train.lossType belongs to method dpo")
+        if self.train.grpo is not None and self.method != "grpo":
+            raise ValueError("train.grpo belongs to method grpo")
         return self
 
     @model_validator(mode="after")
@@ -100,6 +163,8 @@ class Stage(Model):
             raise ValueError("a tokenizer stage has one node")
         if self.method == "tokenizer" and self.gate is not None:
             raise ValueError("a tokenizer stage has no gate")
+        if self.method == "reward" and self.gate is not None:
+            raise ValueError("a reward stage has no gate")
         if self.from_ == self.name:
             raise ValueError("a stage can not start from itself")
         return self

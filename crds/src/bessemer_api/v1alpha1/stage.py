@@ -1,5 +1,6 @@
 """The kind TrainingStage: one stage with every input pinned by digest. Data preparation is a stage too."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -8,12 +9,38 @@ from bessemer_api.base import Metadata, Model
 from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Token, immutable
 from bessemer_api.v1alpha1.data import Prepare, Source
 from bessemer_api.v1alpha1.evaluation import BankTask, WorkStatus
-from bessemer_api.v1alpha1.train import Checkpoint, DeepSpeed, Limits, ModelShape, TokenizerTraining, Train
+from bessemer_api.v1alpha1.train import (
+    ChatTemplate,
+    Checkpoint,
+    DeepSpeed,
+    Limits,
+    LossOn,
+    ModelShape,
+    TokenizerTraining,
+    Train,
+)
 
-StageMethod = Literal["import", "bank", "prepare", "tokenizer", "mixture", "pretrain", "cpt"]
+StageMethod = Literal[
+    "import", "bank", "prepare", "tokenizer", "mixture",
+    "pretrain", "cpt", "sft", "dpo", "orpo", "kto", "reward", "grpo",
+]  # fmt: skip
 """import: a base model into the store; bank: item bank; prepare: one data set, cleaned; mixture: tokenised shards."""
 
-TRAINING_METHODS: frozenset[str] = frozenset({"pretrain", "cpt"})
+MixtureFormat = Literal["text", "examples", "pairs", "prompts"]
+
+FORMATS: Mapping[str, MixtureFormat] = {
+    "pretrain": "text",
+    "cpt": "text",
+    "sft": "examples",
+    "dpo": "pairs",
+    "orpo": "pairs",
+    "kto": "pairs",
+    "reward": "pairs",
+    "grpo": "prompts",
+}
+"""What each training method reads."""
+
+TRAINING_METHODS: frozenset[str] = frozenset(FORMATS)
 """Methods that run as a PyTorchJob under torchrun; all others run as a Job of one pod."""
 
 
@@ -61,6 +88,9 @@ class MixtureInputs(Model):
     sequence_length: int = Field(1024, ge=8, le=1_048_576, description="Tokens in one sequence.")
     packing: bool = Field(True, description="Pack several documents in a sequence.")
     tokenizer: Digest | None = Field(None, description="Artifact that holds the tokenizer (mixture only).")
+    format: MixtureFormat = Field("text", description="text, examples (sft), pairs (preferences) or prompts (grpo).")
+    loss_on: LossOn = Field("completion", description="Which tokens of an example are targets (examples only).")
+    chat_template: ChatTemplate = Field("none", description="How messages become text.")
 
 
 class StageInputs(Model):
@@ -76,11 +106,17 @@ class StageInputs(Model):
     tokenizer: TokenizerTraining | None = Field(None, description="Inputs of tokenizer, beside mixture.")
     mixture: MixtureInputs | None = Field(None, description="Inputs of mixture and tokenizer.")
     model: ModelShape | None = Field(None, description="Shape of the model (pretrain).")
-    train: Train | None = Field(None, description="Hyper-parameters (pretrain and cpt).")
+    train: Train | None = Field(None, description="Hyper-parameters of a training method.")
     start_from: Digest | None = Field(
-        None, description="Artifact that training starts from: a tokenizer (pretrain) or a checkpoint (cpt)."
+        None,
+        description="Artifact that the work starts from: a tokenizer (pretrain), else a checkpoint; for the method "
+        "tokenizer the checkpoint that is extended.",
     )
-    data: Digest | None = Field(None, description="Tokenised shards that are trained on (pretrain and cpt).")
+    data: Digest | None = Field(None, description="Mixture that is trained on.")
+    reward_from: Digest | None = Field(None, description="Reward model of grpo; absent: verifiers reward.")
+    reference_from: Digest | None = Field(
+        None, description="Reference policy of dpo, kto and grpo; absent: the checkpoint that training starts from."
+    )
 
 
 class StageSpec(Model):
@@ -106,7 +142,10 @@ class StageSpec(Model):
     suspend: bool = Field(False, description="Stop: a running attempt saves and ends; it counts as no failure.")
     retry: Token = Field("", description="Another value starts a fresh count of attempts.")
     cel: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("self.inputs.method in ['pretrain', 'cpt'] || self.nodes == 1", "only training stages have several nodes"),
+        (
+            f"self.inputs.method in {sorted(TRAINING_METHODS)} || self.nodes == 1",
+            "only training stages have several nodes",
+        ),
     )
 
     @model_validator(mode="after")

@@ -7,8 +7,14 @@ from pydantic import Field, model_validator
 from bessemer_api.base import Model
 from bessemer_api.fields import Duration, Fraction
 
-Method = Literal["tokenizer", "pretrain", "cpt"]
+Method = Literal["tokenizer", "pretrain", "cpt", "sft", "dpo", "orpo", "kto", "reward", "grpo"]
 """Methods that a pipeline can name."""
+
+LossOn = Literal["completion", "assistant", "all"]
+"""Which tokens an example teaches: the last answer, every turn of the assistant, or all."""
+
+ChatTemplate = Literal["none", "fromModel", "chatml", "roles"]
+"""How messages become text: joined as they are, by the checkpoint's own template, or by a template known by name."""
 
 
 class ModelShape(Model):
@@ -47,6 +53,35 @@ class TokenizerTraining(Model):
 
     vocabulary_size: int = Field(32_768, ge=260, le=1_048_576, description="Tokens, special tokens included.")
     min_frequency: int = Field(2, ge=1, le=1_000_000, description="Pairs seen less often are not merged.")
+    extend: int | None = Field(
+        None,
+        ge=1,
+        le=262_144,
+        description="Add at most so many tokens to the tokenizer of the checkpoint that the stage starts from, instead "
+        "of training a new one; the result is a checkpoint. vocabularySize has no effect then.",
+    )
+
+
+class Lora(Model):
+    """Train low-rank updates of the linear layers instead of all weights; they are merged into the result."""
+
+    r: int = Field(16, ge=1, le=4096, description="Rank of an update.")
+    alpha: Annotated[float, Field(gt=0, le=65_536)] = Field(32.0, description="An update is scaled by alpha / r.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout before an update, in training.")
+    targets: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$", max_length=64)]] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Names of the linear layers, for example q_proj; none: all but the output embedding.",
+    )
+
+
+class Grpo(Model):
+    """How grpo samples and learns (Shao et al. 2024). Rewards come from the stage's `reward`, else from verifiers."""
+
+    samples: int = Field(8, ge=2, le=1024, description="Answers that are sampled for a prompt and compared.")
+    max_new_tokens: int = Field(256, ge=1, le=65_536, description="Longest answer.")
+    temperature: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="Temperature of sampling.")
+    clip: Annotated[float, Field(gt=0, le=1)] = Field(0.2, description="Clip of the ratio to the sampling policy.")
 
 
 class Train(Model):
@@ -72,6 +107,25 @@ class Train(Model):
     gradient_clip: Annotated[float, Field(gt=0, le=1e6)] = Field(1.0, description="Largest norm of the gradient.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Number format of weights in forward and backward.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in backward to save memory.")
+    global_batch_examples: int | None = Field(
+        None,
+        ge=1,
+        le=2**24,
+        description="Batch in pairs, prompts or unpacked examples, instead of globalBatchTokens / sequenceLength.",
+    )
+    loss_on: LossOn = Field("completion", description="Which tokens of an example are trained (sft).")
+    neftune_alpha: Annotated[float, Field(ge=0, le=1000)] = Field(
+        0.0, description="Noise on the input embeddings in training (sft; Jain et al. 2023); 0: none."
+    )
+    beta: Annotated[float, Field(ge=0, le=1000)] = Field(
+        0.1,
+        description="Temperature of dpo and kto, weight of the odds-ratio term of orpo, weight of the KL term of grpo.",
+    )
+    loss_type: Literal["sigmoid", "ipo", "hinge", "sigmoidNorm"] = Field(
+        "sigmoid", description="Loss of dpo; sigmoidNorm is normalised by length."
+    )
+    lora: Lora | None = Field(None, description="Train low-rank updates; absent: all weights.")
+    grpo: Grpo | None = Field(None, description="Settings of grpo; absent: its defaults.")
     cel: ClassVar[tuple[tuple[str, str], ...]] = (
         (
             "(has(self.epochs) ? 1 : 0) + (has(self.maxSteps) ? 1 : 0) + (has(self.maxTokens) ? 1 : 0) == 1",

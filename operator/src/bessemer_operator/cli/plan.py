@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bessemer_api.v1alpha1.gate import Gate
 from bessemer_api.v1alpha1.pipeline import PipelineSpec
-from bessemer_api.v1alpha1.stage import TrainingStage
+from bessemer_api.v1alpha1.stage import TRAINING_METHODS, TrainingStage
 from bessemer_operator.core.lineage import Facts, Node, build_nodes
 from bessemer_operator.core.naming import short
 from bessemer_operator.core.power import gate_power
@@ -50,7 +50,7 @@ def make_steps(spec: PipelineSpec, stages: Iterable[TrainingStage], profiles: Ma
 
 def _step(node: Node, profiles: Mapping[str, Profile]) -> Step:
     fate: Fate = "reuse" if node.output else "run" if node.inputs is not None or not node.after else "later"
-    trains = node.method in {"pretrain", "cpt"}
+    trains = node.method in TRAINING_METHODS
     pods = node.stage.nodes if trains and node.stage else 1
     profile = profiles.get(node.profile)
     ranks = pods * profile.ranks if trains and profile else pods

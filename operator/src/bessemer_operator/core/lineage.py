@@ -6,11 +6,13 @@ edit changes the identity of exactly the nodes that depend on it, and everything
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bessemer_api.digest import input_digest
 from bessemer_api.v1alpha1.data import Prepare, Source
 from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
 from bessemer_api.v1alpha1.stage import (
+    FORMATS,
     BankInputs,
     BaseInputs,
     MixtureInputs,
@@ -82,8 +84,8 @@ def mixture_node(stage: str) -> str:
 
 
 def origin(spec: PipelineSpec, stage: Stage) -> str | None:
-    """Name of the node whose output the stage starts from; None for a tokenizer or a first stage without a base."""
-    if stage.method == "tokenizer":
+    """Name of the node whose output the stage starts from; None for a new tokenizer or a first stage without a base."""
+    if stage.tokenizer is not None and stage.tokenizer.extend is None:
         return None
     if stage.from_ is not None:
         return stage.from_
@@ -94,12 +96,17 @@ def origin(spec: PipelineSpec, stage: Stage) -> str | None:
 
 
 def predecessors(spec: PipelineSpec, stage: Stage) -> list[str]:
-    """Names of the stages that must come before: the one it starts from, and those that its gate compares it with."""
+    """Names of the stages that must come before: what it starts from and reads, and what its gate compares it with."""
     gate = next((gate for gate in spec.gates if gate.name == stage.gate), None)
     baselines = [gate.baseline, gate.baseline.or_else] if gate else []
-    names = [origin(spec, stage), *(item.stage for item in baselines if item is not None)]
+    names = [origin(spec, stage), *reads(stage), *(item.stage for item in baselines if item is not None)]
     known = {item.name for item in spec.stages} - {stage.name}
     return [name for name in dict.fromkeys(names) if name in known]
+
+
+def reads(stage: Stage) -> list[str]:
+    """Names of the nodes whose output the stage reads beside the one that it starts from."""
+    return [name for name in (stage.reward, stage.reference) if name is not None]
 
 
 def ordered_stages(spec: PipelineSpec) -> list[Stage]:
@@ -247,6 +254,7 @@ def _mixture(spec: PipelineSpec, stage: Stage, nodes: Mapping[str, Node]) -> Nod
             sequence_length=stage.data.sequence_length,
             packing=stage.data.packing,
             tokenizer=start,
+            **_format(spec, stage),
         )
         inputs = StageInputs(method="mixture", seed=_seed(spec, stage), mixture=mixture)
     return Node(
@@ -254,13 +262,24 @@ def _mixture(spec: PipelineSpec, stage: Stage, nodes: Mapping[str, Node]) -> Nod
     )
 
 
+def _format(spec: PipelineSpec, stage: Stage) -> dict[str, Any]:
+    """What rows become. Text needs no template, and only examples have a choice of targets."""
+    kind = FORMATS[stage.method]
+    if kind == "text" or stage.train is None:
+        return {}
+    template = stage.chat_template or (spec.base.chat_template if spec.base else "fromModel")
+    chosen = {"loss_on": stage.train.loss_on} if kind == "examples" else {}
+    return {"format": kind, "chat_template": template, **chosen}
+
+
 def _stage(spec: PipelineSpec, stage: Stage, nodes: Mapping[str, Node]) -> Node:
     if stage.method == "tokenizer":
         return _tokenizer(spec, stage, nodes)
     after, start = _start(spec, stage, nodes)
     shards = nodes[mixture_node(stage.name)].output
+    beside = {name: None if nodes[name].held else nodes[name].output for name in reads(stage)}
     inputs = None
-    if start is not None and shards is not None:
+    if start is not None and shards is not None and None not in beside.values():
         inputs = StageInputs(
             method=stage.method,
             seed=_seed(spec, stage),
@@ -268,19 +287,24 @@ def _stage(spec: PipelineSpec, stage: Stage, nodes: Mapping[str, Node]) -> Node:
             train=stage.train,
             start_from=start,
             data=shards,
+            reward_from=beside.get(stage.reward or ""),
+            reference_from=beside.get(stage.reference or ""),
         )
-    names = (*after, mixture_node(stage.name))
+    names = (*after, *beside, mixture_node(stage.name))
     return Node(stage.name, stage.method, names, inputs, stage.profile or spec.profiles.train, stage)
 
 
 def _tokenizer(spec: PipelineSpec, stage: Stage, nodes: Mapping[str, Node]) -> Node:
+    after, start = _start(spec, stage, nodes)
     parts = _parts(stage, nodes)
     inputs = None
-    if parts is not None:
+    if parts is not None and (start is not None or not after):
         inputs = StageInputs(
             method="tokenizer",
             seed=_seed(spec, stage),
             tokenizer=stage.tokenizer,
             mixture=MixtureInputs(parts=parts),
+            start_from=start,
         )
-    return Node(stage.name, "tokenizer", _data_names(stage), inputs, stage.profile or spec.profiles.prepare, stage)
+    names = (*_data_names(stage), *after)
+    return Node(stage.name, "tokenizer", names, inputs, stage.profile or spec.profiles.prepare, stage)

@@ -11,8 +11,9 @@ from functools import cached_property
 
 from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
 from bessemer_operator.core.findings import Finding, Path, error, unknown, warning
-from bessemer_operator.core.lineage import BASE, bank_node, data_node, mixture_node, ordered_stages, origin
+from bessemer_operator.core.lineage import BASE, bank_node, data_node, mixture_node, ordered_stages, origin, reads
 from bessemer_operator.core.lint_gates import gate_findings
+from bessemer_operator.core.lint_methods import method_findings
 from bessemer_operator.core.profile import Profile
 
 Profiles = Mapping[str, Profile]
@@ -36,7 +37,10 @@ class Subject:
         name = origin(self.spec, stage)
         if name == BASE:
             return BASE if self.spec.base else ""
-        return self.stages[name].method if name in self.stages else ""
+        if name not in self.stages:
+            return ""
+        stage = self.stages[name]
+        return "extension" if stage.tokenizer is not None and stage.tokenizer.extend else stage.method
 
     def chain(self, name: str) -> list[str]:
         """`name` and every stage that it descends from, nearest first. Only where there is no cycle."""
@@ -44,6 +48,12 @@ class Subject:
         while (stage := self.stages.get(names[-1])) is not None and (before := origin(self.spec, stage)) is not None:
             names.append(before)
         return names
+
+    def needed(self, name: str) -> set[str]:
+        """`name`, and every stage whose output it or its ancestors start from or read. Only without a cycle."""
+        names = set(self.chain(name))
+        beside = [other for item in names if item in self.stages for other in reads(self.stages[item])]
+        return names.union(*(self.needed(other) for other in beside))
 
 
 def lint(spec: PipelineSpec, profiles: Profiles | None = None) -> tuple[Finding, ...]:
@@ -55,6 +65,8 @@ def lint(spec: PipelineSpec, profiles: Profiles | None = None) -> tuple[Finding,
     found = _run(_REFERENCE_RULES, subject)
     if not any(finding.severity == "error" for finding in found):
         found += _run(_GRAPH_RULES, subject)
+        if not any(_cycles(subject)):
+            found += method_findings(spec, subject.chain)
     found += gate_findings(spec)
     return tuple(sorted(found, key=lambda finding: finding.severity))
 
@@ -137,8 +149,9 @@ def _missing_banks(subject: Subject) -> Iterator[Finding]:
 def _missing_origins(subject: Subject) -> Iterator[Finding]:
     for path, stage in _each_stage(subject):
         known = {*subject.stages, *([BASE] if subject.spec.base else [])} - {stage.name}
-        if stage.from_ is not None and stage.from_ not in known:
-            yield unknown((*path, "from"), "stage", stage.from_, known)
+        for field, name in (("from", stage.from_), ("reward", stage.reward), ("reference", stage.reference)):
+            if name is not None and name not in known:
+                yield unknown((*path, field), "stage", name, known)
 
 
 def _missing_gates(subject: Subject) -> Iterator[Finding]:
@@ -206,11 +219,12 @@ def _wrong_origins(subject: Subject) -> Iterator[Finding]:
         if stage.method == "pretrain" and found != "tokenizer":
             fix = "put a stage of method tokenizer before it, or name one in `from`"
             yield error((*path, "from"), "NeedsTokenizer", f"{start}, not from a tokenizer", fix)
-        if stage.method == "cpt" and found not in {"pretrain", "cpt", BASE}:
-            fix = "set spec.base, or start it from a stage of method pretrain or cpt"
+        is_new = stage.tokenizer is not None and stage.tokenizer.extend is None
+        if stage.method != "pretrain" and not is_new and found in {"", "tokenizer", "reward"}:
+            fix = "set spec.base, or start it from a stage that trains a model"
             yield error((*path, "from"), "NeedsCheckpoint", f"{start}, not from a checkpoint", fix)
-        if stage.method == "tokenizer" and stage.from_ is not None:
-            message = "a tokenizer starts from data alone; `from` has no effect"
+        if is_new and stage.from_ is not None:
+            message = "a new tokenizer starts from data alone; `from` has no effect"
             yield warning((*path, "from"), "NoEffect", message, "remove it")
 
 
@@ -233,14 +247,16 @@ def _batches(subject: Subject) -> Iterator[Finding]:
             continue
         profile = (subject.profiles or {}).get(stage.profile or subject.spec.profiles.train)
         ranks = stage.nodes * (profile.ranks if profile else 1)
-        sequences = stage.train.global_batch_tokens // stage.data.sequence_length
+        examples = stage.train.global_batch_examples
+        sequences = examples or stage.train.global_batch_tokens // stage.data.sequence_length
         at_once = ranks * stage.deepspeed.micro_batch_size
         if sequences % at_once:
             many = f"{ranks} ranks" if profile else f"{stage.nodes} nodes (of one rank at least)"
             message = f"{sequences} sequences in a step can not be shared by {many} at microBatchSize"
             message += f" {stage.deepspeed.micro_batch_size}"
-            fix = f"make globalBatchTokens a multiple of {at_once * stage.data.sequence_length}"
-            yield error((*path, "train", "globalBatchTokens"), "UnevenBatch", message, fix)
+            field, size = ("globalBatchExamples", 1) if examples else ("globalBatchTokens", stage.data.sequence_length)
+            fix = f"make {field} a multiple of {at_once * size}"
+            yield error((*path, "train", field), "UnevenBatch", message, fix)
 
 
 # --- what is unused ---------------------------------------------------------------------------------------------
@@ -261,7 +277,7 @@ def _unused_stages(subject: Subject) -> Iterator[Finding]:
     baselines = [gate.baseline for gate in subject.spec.gates]
     ends = [*subject.spec.promotion.candidates, *(stage.name for stage in subject.spec.stages if stage.gate)]
     ends += [name for b in baselines for name in (b.stage, b.or_else and b.or_else.stage) if name]
-    used = {name for end in ends for name in subject.chain(end)}
+    used = {name for end in ends for name in subject.needed(end)}
     for path, stage in _each_stage(subject):
         if stage.name not in used:
             message = f'nothing that is gated or promoted comes from stage "{stage.name}"'

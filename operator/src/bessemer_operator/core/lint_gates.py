@@ -154,8 +154,10 @@ def _baseline_stage(spec: PipelineSpec, gate: Gate, path: Path, name: str) -> It
     judged = users(spec, gate.name)
     if name not in stages:
         yield unknown(path, "stage", name, _checkpoints(spec.stages))
-    elif stages[name].method == "tokenizer":
-        yield error(path, "NoCheckpoint", f'stage "{name}" makes a tokenizer, no checkpoint', "name a training stage")
+    elif stages[name].method in {"tokenizer", "reward"}:
+        made = "a tokenizer" if stages[name].method == "tokenizer" else "a reward model"
+        message = f'stage "{name}" makes {made}, no checkpoint that answers'
+        yield error(path, "NoCheckpoint", message, "name a stage that trains a model")
     elif name in judged:
         yield error(
             path, "ComparedWithItself", f'gate {gate.name} would compare stage "{name}" with itself', "name another"
@@ -170,7 +172,7 @@ def _stage_input(spec: PipelineSpec, path: Path, judged: str) -> Iterator[Findin
 
 
 def _checkpoints(stages: Iterable[Stage]) -> list[str]:
-    return [stage.name for stage in stages if stage.method != "tokenizer"]
+    return [stage.name for stage in stages if stage.method not in {"tokenizer", "reward"}]
 
 
 # --- promotion --------------------------------------------------------------------------------------------------
@@ -185,7 +187,7 @@ def _promotion(spec: PipelineSpec) -> Iterator[Finding]:
     known = [*_checkpoints(spec.stages), *([BASE] if spec.base else [])]
     for index, name in enumerate(promotion.candidates):
         if name not in known:
-            fix = "name a stage of method pretrain or cpt"
+            fix = "name a stage that trains a model"
             yield unknown((*path, "candidates", index), "candidate", name, known, fix)
     if promotion.gate not in gates:
         yield unknown((*path, "gate"), "gate", promotion.gate, gates, "declare it in spec.gates")

@@ -35,6 +35,17 @@ TOKENIZER_ONLY = "tokenizer belongs to method tokenizer and only there"
 TRAIN_ONLY = "train belongs to every training method, and only there"
 MODEL_ONLY = "model belongs to method pretrain, and only there"
 EXAMPLES_ONLY = "train.globalBatchExamples belongs to methods on pairs or prompts, and to sft without packing"
+AXIS, ITEMS = "spec.evaluation.axes.0", "spec.evaluation.banks.0.tasks.loss"
+QUIZ = {"name": "loss", "task": "multipleChoice"}
+SHORT = {"name": "loss", "task": "exactMatch"}
+BRIEF = {"name": "loss", "task": "distinctValidNovel"}
+NO_METRIC = "the task has no such metric"
+GENERATES = "maxNewTokens belongs to tasks that generate"
+SAMPLES = "samples and temperature belong to tasks that sample"
+HAS_PROMPT = "perturb and prompt: chat belong to tasks whose items have a prompt"
+HEAT = "several samples need a temperature above 0"
+ONE_ORIGIN = "items need exactly one of uri and reasoningGym"
+OF_A_URI = "sha256 and lmEval belong to a uri"
 WHOLE_SEQUENCES = "train.globalBatchTokens must be a multiple of data.sequenceLength"
 
 CASES = (
@@ -184,6 +195,28 @@ CASES = (
     Case("the_default_of_one_win_without_winBy_is_refused", AT_LEAST, {f"{FORGETTING}.compose": ABSENT}),
     Case("an_empty_compose_without_winBy_is_refused", AT_LEAST, {f"{FORGETTING}.compose": {}}),
     Case("three_wins_of_three_axes_are_accepted", "", {f"{RELEASE}.compose": {"atLeast": 3}, f"{RELEASE}.axes": AXES}),
+    # Axes of an evaluation and where their items come from
+    Case("a_metric_of_the_task_is_accepted", "", {AXIS: {**QUIZ, "metric": "brier"}}),
+    Case("a_metric_of_another_task_is_refused", NO_METRIC, {AXIS: {**QUIZ, "metric": "usable"}}),
+    Case("a_length_of_answers_to_texts_is_refused", GENERATES, {f"{AXIS}.maxNewTokens": 5}),
+    Case("samples_of_choices_are_refused", SAMPLES, {AXIS: {**QUIZ, "samples": 2}}),
+    Case("a_temperature_of_a_hand_off_is_refused", SAMPLES, {AXIS: {**QUIZ, "task": "handoff", "temperature": 1}}),
+    Case("a_perturbed_text_is_refused", HAS_PROMPT, {f"{AXIS}.perturb": ["truncate"]}),
+    Case("a_text_as_a_chat_is_refused", HAS_PROMPT, {f"{AXIS}.prompt": "chat"}),
+    Case("a_perturbed_chat_is_accepted", "", {AXIS: {**QUIZ, "prompt": "chat", "perturb": ["asrNoise"]}}),
+    Case("three_greedy_samples_are_refused", HEAT, {AXIS: {**SHORT, "samples": 3, "temperature": 0}}),
+    Case("one_greedy_sample_is_accepted", "", {AXIS: {**SHORT, "samples": 1, "temperature": 0}}),
+    Case("a_greedy_design_brief_is_refused", HEAT, {AXIS: {**BRIEF, "temperature": 0}}),
+    Case("a_design_brief_is_accepted", "", {AXIS: {**BRIEF, "temperature": 0.7, "stratifyBy": "family"}}),
+    Case("items_from_nowhere_are_refused", ONE_ORIGIN, {ITEMS: {}}),
+    Case("items_from_two_places_are_refused", ONE_ORIGIN, {f"{ITEMS}.reasoningGym": {"generators": ["chain_sum"]}}),
+    Case("items_of_generators_are_accepted", "", {ITEMS: {"reasoningGym": {"generators": ["chain_sum"]}}}),
+    Case(
+        "a_harness_task_without_a_folder_is_refused",
+        OF_A_URI,
+        {ITEMS: {"reasoningGym": {"generators": ["chain_sum"]}, "lmEval": {"task": "facts"}}},
+    ),
+    Case("a_harness_task_is_accepted", "", {ITEMS: {"uri": "s3://raw/tasks", "lmEval": {"task": "facts"}}}),
     # Keys of maps
     Case(
         "a_long_name_of_a_data_set_is_refused",

@@ -83,6 +83,9 @@ class CompareTask(Model):
     record: int = Field(0, description="Head of the channel when the gate started; tries count from there.")
     vetoes: list[Veto] = Field(default_factory=list)
     training_data: list[Digest] = Field(default_factory=list, description="Prepared data that the candidate saw.")
+    regression: list[Digest] | None = Field(
+        None, description="Evaluations of the candidate on the regression suites (veto `regression`)."
+    )
 
 
 class AxisEvidence(Model):

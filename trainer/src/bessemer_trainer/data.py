@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -10,7 +11,16 @@ from bessemer_api.digest import canonical_json, sha256_digest
 from bessemer_api.v1alpha1.data import Source
 from bessemer_api.v1alpha1.evaluation import BankTask
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.sources import MAX_LINE_BYTES, SourceFile, list_files, open_lines, open_plain, pin
+from bessemer_trainer.sources import (
+    DATA_SUFFIXES,
+    MAX_LINE_BYTES,
+    TASK_SUFFIXES,
+    SourceFile,
+    list_files,
+    open_lines,
+    open_plain,
+    pin,
+)
 
 _KEPT_OF_BAD_ROW = 2000
 
@@ -37,7 +47,15 @@ def pin_sources(sources: Sequence[Source]) -> str:
 
 def pin_bank(tasks: Mapping[str, BankTask]) -> str:
     """Digest of the content of a bank's item files, by axis."""
-    return sha256_digest(canonical_json({axis: pin(task.uri, task.sha256) for axis, task in tasks.items()}))
+    return sha256_digest(canonical_json({axis: _pin_items(task) for axis, task in tasks.items()}))
+
+
+def _pin_items(task: BankTask) -> str:
+    """Content of an item file or task folder; of generated items, what they are made by."""
+    if task.uri is not None:
+        return pin(task.uri, task.sha256, TASK_SUFFIXES if task.lm_eval else DATA_SUFFIXES)
+    made_by = {"version": version("reasoning-gym"), "task": task.wire()}
+    return sha256_digest(canonical_json(made_by))
 
 
 def require_unchanged(what: str, found: str, pinned: str) -> None:

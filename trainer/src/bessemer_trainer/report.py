@@ -26,7 +26,6 @@ STATES = {
     "Worse": "shown to be worse",
     "NotShown": "nothing was shown",
 }
-UNITS = {"multipleChoice": "accuracy", "bitsPerByte": "bits per byte"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,18 +192,18 @@ def _axis_view(evidence: AxisEvidence, task: CompareTask, summary: GateSummary |
     axis: GateAxis = next(axis for axis in task.axes if axis.name == evidence.name)
     measure = next(measure for measure in task.measures if measure.name == evidence.name)
     state = next((a.state for a in (summary.axes if summary else ()) if a.name == evidence.name), "")
-    sign = -1 if measure.task == "bitsPerByte" else 1
+    sign = 1 if measure.measure.larger_is_better else -1
     tone = {"Won": "good", "Holds": "good", "Worse": "bad"}.get(state, "open")
     return {
         "evidence": evidence,
         "axis": axis,
-        "unit": UNITS[measure.task],
+        "unit": measure.measure.unit,
         "smaller_is_better": sign < 0,
         "baseline": sign * evidence.baseline_mean,
         "candidate": sign * evidence.candidate_mean,
         "state": STATES.get(state, ""),
         "tone": tone,
-        "plot": plots.interval_plot(evidence, axis, tone, UNITS[measure.task]),
+        "plot": plots.interval_plot(evidence, axis, tone, measure.measure.unit),
     }
 
 

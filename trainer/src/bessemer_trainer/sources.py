@@ -24,6 +24,9 @@ from bessemer_trainer.s3_source import head_s3, list_s3, open_s3
 DATA_SUFFIXES = (".jsonl", ".json", ".txt", ".jsonl.gz", ".json.gz", ".txt.gz")
 """Documents and items: JSON Lines, or one document a text file."""
 
+TASK_SUFFIXES = (".yaml", ".yml", ".jsonl", ".json")
+"""A folder with tasks of lm-evaluation-harness: YAML and data; Python is not looked at."""
+
 MODEL_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """What a model folder of the Hugging Face layout may hold; everything else in it is not looked at."""
 

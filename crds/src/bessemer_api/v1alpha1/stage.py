@@ -9,6 +9,7 @@ from bessemer_api.base import Metadata, Model
 from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Token, immutable
 from bessemer_api.v1alpha1.data import Prepare, Source
 from bessemer_api.v1alpha1.evaluation import BankTask, WorkStatus
+from bessemer_api.v1alpha1.tasks import TaskName
 from bessemer_api.v1alpha1.train import (
     ChatTemplate,
     Checkpoint,
@@ -71,6 +72,15 @@ class BankInputs(Model):
     cluster_by: dict[AxisName, Annotated[str, Field(max_length=64)]] = Field(
         default_factory=dict, max_length=16, description="Cluster field by axis; a cluster is never split over parts."
     )
+    measures: dict[AxisName, TaskName] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Task by axis; absent for multipleChoice and bitsPerByte, which the items tell.",
+    )
+    stratify_by: dict[AxisName, Annotated[str, Field(max_length=64)]] = Field(
+        default_factory=dict, max_length=16, description="Stratum field by axis; every item must have it."
+    )
+    whole: bool = Field(False, description="A regression suite: all items, in the order of their files, in no part.")
 
 
 class MixturePart(Model):

@@ -154,8 +154,9 @@ def _data_set(data: Any, folder: Path) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _evaluation(evaluation: dict[str, Any], folder: Path) -> dict[str, Any]:
-    banks = evaluation.get("banks")
-    return {**evaluation, "banks": [_bank(bank, folder) for bank in banks]} if isinstance(banks, list) else evaluation
+    changes = {"banks": _bank, "regression": _with_uri}
+    lists = {name: evaluation[name] for name in changes if isinstance(evaluation.get(name), list)}
+    return {**evaluation, **{name: [changes[name](item, folder) for item in found] for name, found in lists.items()}}
 
 
 def _bank(bank: Any, folder: Path) -> Any:  # noqa: ANN401 - any JSON value

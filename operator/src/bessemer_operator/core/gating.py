@@ -80,9 +80,19 @@ def _ranges(gate: Gate, look: int) -> list[tuple[int, int]]:
 
 
 def measurement(contest: Contest, checkpoint: str, span: tuple[int, int]) -> EvaluationInputs:
-    """The measurement of one checkpoint on one range of gate items."""
+    """The measurement of one checkpoint on one range of gate items.
+
+    All arms are held against the candidate's training data: "novel" must mean the same for each.
+    """
+    asks_novelty = any(axis.needs_training_data for axis in contest.axes)
     return EvaluationInputs(
-        checkpoint=checkpoint, bank=contest.bank, axes=list(contest.axes), part="gate", start=span[0], end=span[1]
+        checkpoint=checkpoint,
+        bank=contest.bank,
+        axes=list(contest.axes),
+        part="gate",
+        start=span[0],
+        end=span[1],
+        training_data=sorted(contest.training_data) if asks_novelty else None,
     )
 
 

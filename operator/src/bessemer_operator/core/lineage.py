@@ -173,7 +173,10 @@ def _add(nodes: dict[str, Node], node: Node, facts: Facts) -> None:
 
 
 def _bank_nodes(spec: PipelineSpec, facts: Facts, nodes: Mapping[str, Node]) -> Iterable[Node]:
-    clusters = {axis.name: axis.cluster_by for axis in spec.evaluation.axes if axis.cluster_by}
+    axes = spec.evaluation.axes
+    clusters = {axis.name: axis.cluster_by for axis in axes if axis.cluster_by}
+    strata = {axis.name: axis.stratify_by for axis in axes if axis.stratify_by}
+    tasks = {axis.name: axis.task for axis in axes if axis.task not in {"multipleChoice", "bitsPerByte"}}
     for bank in spec.evaluation.banks:
         content = facts.contents.get(f"bank/{bank.name}")
         inputs = content and StageInputs(
@@ -185,6 +188,8 @@ def _bank_nodes(spec: PipelineSpec, facts: Facts, nodes: Mapping[str, Node]) -> 
                 dev=bank.dev,
                 gate=bank.gate,
                 cluster_by={axis: field for axis, field in clusters.items() if axis in bank.tasks},
+                measures={axis: task for axis, task in tasks.items() if axis in bank.tasks},
+                stratify_by={axis: field for axis, field in strata.items() if axis in bank.tasks},
             ),
         )
         yield Node(bank_node(bank.name), "bank", (), inputs or None, spec.profiles.prepare)

@@ -191,7 +191,9 @@ def _relative_places(subject: Subject) -> Iterator[Finding]:
         places += [(("spec", "data", name, "sources", i, "uri"), source.uri) for i, source in enumerate(data.sources)]
     for index, bank in enumerate(spec.evaluation.banks):
         tasks = ("spec", "evaluation", "banks", index, "tasks")
-        places += [((*tasks, name, "uri"), task.uri) for name, task in bank.tasks.items()]
+        places += [((*tasks, name, "uri"), task.uri) for name, task in bank.tasks.items() if task.uri]
+    suites = spec.evaluation.regression
+    places += [(("spec", "evaluation", "regression", i, "uri"), suite.uri) for i, suite in enumerate(suites)]
     for path, uri in places:
         if not uri.startswith(("s3://", "file:///", "/")):
             fix = "write s3://bucket/... or file:///... (a relative path is for local runs)"

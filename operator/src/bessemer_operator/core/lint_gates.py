@@ -77,7 +77,7 @@ def _items(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
 
 def _margins(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
     """Axes of right and wrong answers whose margin the last look can not show; the gate would end as Underpowered."""
-    binary = {axis.name for axis in spec.evaluation.axes if axis.task == "multipleChoice"}
+    binary = {axis.name for axis in spec.evaluation.axes if axis.measure.is_binary and axis.answers == 1}
     shown = designed_margin(gate)
     for index, axis in enumerate(gate.axes):
         if axis.name in binary and axis.not_worse_than < shown:

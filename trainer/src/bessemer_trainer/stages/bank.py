@@ -66,7 +66,7 @@ def _split_axes(inputs: BankInputs, seed: int) -> dict[str, Split]:
         fields.setdefault(inputs.cluster_by.get(axis) or f"{axis}/id", []).append(axis)
     splits: dict[str, Split] = {}
     for axes in fields.values():
-        items = {axis: read_items(inputs.tasks[axis].uri, inputs.cluster_by.get(axis)) for axis in axes}
+        items = {axis: read_items(inputs.tasks[axis].uri or "", inputs.cluster_by.get(axis)) for axis in axes}
         clusters = {axis: _clusters(items[axis], inputs.cluster_by.get(axis), f"{seed}/{axes[0]}") for axis in axes}
         splits |= split(clusters, (inputs.dev, inputs.gate))
     for axis, parts in splits.items():

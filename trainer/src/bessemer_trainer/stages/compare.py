@@ -97,7 +97,7 @@ def evidence(axis: GateAxis, task: CompareTask, candidate: Results, baseline: Re
             [sample.item for sample in theirs],
             [sample.item for sample in ours],
             axis,
-            larger_is_better=measure_of(task, axis.name).task != "bitsPerByte",
+            larger_is_better=measure_of(task, axis.name).measure.larger_is_better,
             chance=round(math.fsum(chances) / len(chances), 6) if chances else None,
         )
     except StatisticsError as error:

@@ -1,28 +1,13 @@
 """One table of cases for every rule that one object can decide. pydantic and the real API server must agree on it."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from tests.api.documents import ABSENT, DIGEST, DOCUMENTS, Document, edited
+from tests.api.case import Case
+from tests.api.documents import ABSENT, DIGEST, DOCUMENTS
+from tests.api.merge_cases import MERGE_CASES
 
 WORDS, PRETRAIN, CPT = (f"spec.stages.{index}" for index in range(3))
 FORGETTING, RELEASE = "spec.gates.0", "spec.gates.1"
 AXES = [{"name": f"axis{n}", "winBy": 0.0, "notWorseThan": 0.05} for n in range(3)]
 TRAINED_WORDS = {f"{WORDS}.train": {"epochs": 1}}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A document, and whether it is accepted; if not, a part of the message (the same from both judges)."""
-
-    id: str
-    refused: str = ""
-    edits: dict[str, Any] = field(default_factory=dict)
-    kind: str = "AdaptationPipeline"
-
-    @property
-    def document(self) -> Document:
-        return edited(DOCUMENTS[self.kind], self.edits)
 
 
 LLAMA = {"hiddenSize": 64, "intermediateSize": 128, "layers": 2, "heads": 4, "vocabularySize": 4096}
@@ -243,7 +228,7 @@ CASES = (
         {"spec.inputs.train": {"maxSteps": 1, "epochs": 1}},
         "TrainingStage",
     ),
-    Case("a_merge_is_accepted", kind="MergeJob"),
+    *MERGE_CASES,
     Case("an_evaluation_is_accepted", kind="Evaluation"),
     Case("an_empty_range_is_refused", "end must be larger than start", {"spec.inputs.start": 200}, "Evaluation"),
 )

@@ -5,7 +5,8 @@ from pydantic import BaseModel, ValidationError
 
 from bessemer_api.base import Model
 from bessemer_api.v1alpha1 import KINDS
-from tests.api.cases import BOUNDS, CASES, Case
+from tests.api.case import Case
+from tests.api.cases import BOUNDS, CASES
 
 MODELS: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in KINDS}
 

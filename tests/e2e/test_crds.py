@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bessemer_api.v1alpha1 import KINDS
-from tests.api.cases import BOUNDS, CASES, Case
+from tests.api.case import Case
+from tests.api.cases import BOUNDS, CASES
 from tests.api.documents import DOCUMENTS, edited
 from tests.support.controlplane import ControlPlane, KubectlError
 

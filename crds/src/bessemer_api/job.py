@@ -14,6 +14,7 @@ from bessemer_api.v1alpha1.data import Source
 from bessemer_api.v1alpha1.diagnostic import Diagnostic, DiagnosticName
 from bessemer_api.v1alpha1.evaluation import Axis, BankTask, EvaluationInputs
 from bessemer_api.v1alpha1.gate import GateAxis, Veto
+from bessemer_api.v1alpha1.merge import MergeInputs
 from bessemer_api.v1alpha1.stage import StageInputs
 from bessemer_api.v1alpha1.train import Checkpoint, DeepSpeed
 
@@ -176,16 +177,24 @@ class PromoteReport(Model):
     at: str = ""
 
 
+class MergeTask(Model):
+    """Merge the parents. `names` are for messages alone; where there are none, digests name the parents."""
+
+    inputs: MergeInputs
+    names: list[Name] = Field(default_factory=list, max_length=16)
+
+
 class ReportTask(Model):
     """Render the HTML report from the pipeline and what the store holds."""
 
     pipeline: dict[str, Any] = Field(description="The AdaptationPipeline as it is, with status.")
     stages: list[dict[str, Any]] = Field(default_factory=list, description="Its TrainingStages, with status.")
+    merges: list[dict[str, Any]] = Field(default_factory=list, description="Its MergeJobs, with status.")
     evaluations: list[dict[str, Any]] = Field(default_factory=list, description="Its Evaluations, with status.")
     comparisons: list[dict[str, Any]] = Field(default_factory=list, description="CompareReports by gate.")
 
 
-Verb = Literal["resolve", "stage", "evaluate", "compare", "diagnose", "promote", "report"]
+Verb = Literal["resolve", "stage", "merge", "evaluate", "compare", "diagnose", "promote", "report"]
 
 
 class RunSpec(Model):
@@ -202,6 +211,7 @@ class RunSpec(Model):
     checkpoint: Checkpoint = Field(default_factory=lambda: Checkpoint.model_validate({}))
     resolve: ResolveTask | None = None
     stage: StageInputs | None = None
+    merge: MergeTask | None = None
     evaluate: EvaluationInputs | None = None
     compare: CompareTask | None = None
     diagnose: DiagnoseTask | None = None

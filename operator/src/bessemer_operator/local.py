@@ -51,7 +51,8 @@ class LocalRun:
 
 def local_profiles(spec: PipelineSpec) -> Mapping[str, Profile]:
     """The local profile under every name that the pipeline uses."""
-    names = {"default", *spec.profiles.model_dump().values(), *(stage.profile for stage in spec.stages)}
+    own = [*(stage.profile for stage in spec.stages), *(merge.profile for merge in spec.merges)]
+    names = {"default", *spec.profiles.model_dump().values(), *own}
     return {name: LOCAL_PROFILE for name in names if name is not None}
 
 

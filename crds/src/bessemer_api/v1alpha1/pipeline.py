@@ -10,6 +10,7 @@ from bessemer_api.v1alpha1.data import DataSet, Mixture
 from bessemer_api.v1alpha1.diagnostic import DiagnosticSummary
 from bessemer_api.v1alpha1.evaluation import Phase, PipelineEvaluation
 from bessemer_api.v1alpha1.gate import Gate
+from bessemer_api.v1alpha1.merge import Merge
 from bessemer_api.v1alpha1.train import (
     BaseShape,
     ChatTemplate,
@@ -50,6 +51,7 @@ class Profiles(Model):
 
     train: Name = Field("default", description="Training stages.")
     prepare: Name = Field("default", description="Data, banks, tokenizers, mixtures.")
+    merge: Name = Field("default", description="Merges.")
     evaluate: Name = Field("default", description="Evaluations.")
     promote: Name = Field("default", description="Resolve, compare, promote, report.")
 
@@ -60,7 +62,7 @@ class Stage(Model):
     name: Name = Field(description="Name of the stage, unique in the pipeline.")
     method: Method = Field(description="What the stage does.")
     from_: Name | None = Field(
-        None, alias="from", description="Stage whose output this one starts from; default: the stage before."
+        None, alias="from", description="Stage or merge whose output this one starts from; default: the stage before."
     )
     data: Mixture = Field(description="What the stage reads.")
     model: ModelShape | None = Field(None, description="Shape of the model (pretrain).")
@@ -179,7 +181,9 @@ class Channel(Model):
 class Promotion(Model):
     """What may be promoted, and where to."""
 
-    candidates: list[Name] = Field(min_length=1, max_length=1, description="Stage whose output may be promoted.")
+    candidates: list[Name] = Field(
+        min_length=1, max_length=1, description="Stage or merge whose output may be promoted."
+    )
     gate: Name = Field(description="Gate that must pass.")
     channels: list[Channel] = Field(
         min_length=1,
@@ -207,6 +211,12 @@ class PipelineSpec(Model):
         description="Stages: a DAG by `from`.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
+    merges: list[Merge] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Merges; their names stand beside those of the stages.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     evaluation: PipelineEvaluation = Field(
         default_factory=lambda: PipelineEvaluation.model_validate({}), description="What is measured."
     )
@@ -226,7 +236,7 @@ class StageSummary(Model):
 
     name: Annotated[str, Field(max_length=63)] = Field(description="Name of the stage, data set or bank.")
     method: Annotated[str, Field(max_length=20)] = Field(description="What is done.")
-    object: Annotated[str, Field(max_length=63)] = Field("", description="Name of the TrainingStage.")
+    object: Annotated[str, Field(max_length=63)] = Field("", description="Name of the TrainingStage or MergeJob.")
     phase: Phase = Field(description="Where it is.")
     attempt: int = Field(0, ge=0, description="Number of the newest attempt.")
     input_digest: Digest | None = Field(None, description="Identity; absent while inputs are not known yet.")

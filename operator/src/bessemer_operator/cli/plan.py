@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bessemer_api.v1alpha1.gate import Gate
+from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.pipeline import PipelineSpec
 from bessemer_api.v1alpha1.stage import TRAINING_METHODS, TrainingStage
 from bessemer_operator.core.lineage import Facts, Node, build_nodes
@@ -36,15 +37,18 @@ class Step:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def make_steps(spec: PipelineSpec, stages: Iterable[TrainingStage], profiles: Mapping[str, Profile]) -> list[Step]:
-    """All work of a pipeline in order; `stages` are those that earlier runs left."""
-    known = list(stages)
+def make_steps(
+    spec: PipelineSpec, work: Iterable[TrainingStage | MergeJob], profiles: Mapping[str, Profile]
+) -> list[Step]:
+    """All work of a pipeline in order; `work` is what earlier runs left."""
+    known = list(work)
     outputs = {
         stage.spec.input_digest: stage.status.output_digest
         for stage in known
         if stage.status.phase == "Succeeded" and stage.status.output_digest is not None
     }
-    facts = Facts(known_contents(spec, known), outputs, lambda stage, output, nodes: "")
+    stages = [item for item in known if isinstance(item, TrainingStage)]
+    facts = Facts(known_contents(spec, stages), outputs, lambda stage, output, nodes: "")
     return [_step(node, profiles) for node in build_nodes(spec, facts).values()]
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.pipeline import PipelineSpec
 from bessemer_api.v1alpha1.stage import TrainingStage
 from bessemer_operator.cli.lintfile import check
@@ -20,7 +21,7 @@ async def show_plan(file: str, place: Place, effect: float | None, output: str) 
     for problem in check(document, profiles):
         print(problem)
     target = Target(Ref(KIND, pipeline.metadata.name, pipeline.metadata.namespace), place, file)
-    steps = make_steps(pipeline.spec, await _known_stages(target), profiles)
+    steps = make_steps(pipeline.spec, await _known_work(target), profiles)
     power = _power(pipeline.spec, effect)
     if output == "json":
         print(json.dumps({"steps": [step.wire() for step in steps], "power": power}, indent=2))
@@ -37,9 +38,13 @@ def _power(spec: PipelineSpec, effect: float | None) -> list[str]:
         raise UserError(f"--effect {effect:g}: {error}", EXIT_USAGE) from None
 
 
-async def _known_stages(target: Target) -> list[TrainingStage]:
+async def _known_work(target: Target) -> list[TrainingStage | MergeJob]:
     if target.run is None or not (target.run.state / "cluster").is_dir():
         return []
     async with opened(target) as cluster:
-        listing = await cluster.list("TrainingStage", target.ref.namespace)
-    return [TrainingStage.model_validate(item) for item in listing.items]
+        stages = await cluster.list("TrainingStage", target.ref.namespace)
+        merges = await cluster.list("MergeJob", target.ref.namespace)
+    return [
+        *(TrainingStage.model_validate(item) for item in stages.items),
+        *(MergeJob.model_validate(item) for item in merges.items),
+    ]

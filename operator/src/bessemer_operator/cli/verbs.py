@@ -16,6 +16,7 @@ from bessemer_operator.cli.story import newest_losses, outcome
 from bessemer_operator.cli.target import KIND, Target, as_pipeline, opened
 from bessemer_operator.cluster.clock import utc_now
 from bessemer_operator.cluster.protocol import Cluster, Ref
+from bessemer_operator.core.merges import all_merges
 from bessemer_operator.core.naming import ANNOTATION_RERUN, ANNOTATION_RETRY, ANNOTATION_SUSPEND
 
 Json = dict[str, Any]
@@ -84,7 +85,7 @@ async def rerun_from(target: Target, stage: str) -> None:
     """Do a stage and everything after it again, even where a result is known."""
     async with opened(target) as cluster:
         pipeline = as_pipeline(await cluster.get(target.ref))
-    names = [item.name for item in pipeline.spec.stages]
+    names = [*(stage.name for stage in pipeline.spec.stages), *(merge.name for merge in all_merges(pipeline.spec))]
     if stage not in names:
         known = ", ".join(names) or "none"
         raise UserError(f"{target.ref.name} has no stage {printable(stage)}; its stages: {known}", EXIT_USAGE)

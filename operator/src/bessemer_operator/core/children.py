@@ -1,7 +1,7 @@
-"""Children of a pipeline: which TrainingStages and Evaluations there shall be, and what becomes of superseded work.
+"""Children of a pipeline: which TrainingStages, MergeJobs and Evaluations there shall be.
 
-Pure. What is superseded but unfinished does not run on: children are suspended, Jobs deleted. What is finished is kept
-up to the history limit. Artifacts in the store always stay.
+Pure. Also what becomes of superseded work: what is unfinished does not run on (children are suspended, Jobs deleted),
+what is finished is kept up to the history limit. Artifacts in the store always stay.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from bessemer_api import API_VERSION
 from bessemer_api.base import Model
 from bessemer_api.digest import input_digest
 from bessemer_api.v1alpha1.evaluation import Evaluation, EvaluationInputs, EvaluationSpec
+from bessemer_api.v1alpha1.merge import MergeJob, MergeSpec
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
 from bessemer_api.v1alpha1.stage import StageSpec, TrainingStage
 from bessemer_operator.core.attempts import WorkState, job_outcome
@@ -20,7 +21,7 @@ from bessemer_operator.core.plan import Manifest, Observed, Ref
 from bessemer_operator.core.summary import ANNOTATION_GENERATION
 from bessemer_operator.core.view import Scene, View
 
-Child = TrainingStage | Evaluation
+Child = TrainingStage | MergeJob | Evaluation
 _FINISHED = {"Succeeded", "Failed"}
 
 
@@ -31,14 +32,14 @@ def wanted_children(scene: Scene, view: View) -> list[Manifest]:
         if node.digest is not None:
             nodes.setdefault(node.digest, node)
     wanted = {input_digest(item): item for run in view.gates.values() for item in run.wanted}
-    stages = [_stage_manifest(scene, node) for node in nodes.values()]
-    return [*stages, *(_evaluation_manifest(scene, item) for item in wanted.values())]
+    work = [_work_manifest(scene, node) for node in nodes.values()]
+    return [*work, *(_evaluation_manifest(scene, item) for item in wanted.values())]
 
 
-def stages_by_digest(wanted: Iterable[Manifest], seen: Observed) -> dict[str, TrainingStage]:
-    """The stage that stands for each input digest: a finished one, else the wanted one (a stage was renamed)."""
+def work_by_digest(wanted: Iterable[Manifest], seen: Observed) -> dict[str, TrainingStage | MergeJob]:
+    """The stage or merge that stands for each input digest: a finished one, else the wanted one (after renaming)."""
     names = {manifest["metadata"]["name"] for manifest in wanted}
-    ordered = sorted(seen.stages, key=lambda item: (item.status.phase == "Succeeded", item.metadata.name in names))
+    ordered = sorted(seen.work, key=lambda item: (item.status.phase == "Succeeded", item.metadata.name in names))
     return {item.spec.input_digest: item for item in ordered}
 
 
@@ -72,7 +73,7 @@ def outdated_children(scene: Scene, wanted: Iterable[Manifest], seen: Observed) 
     """Superseded children that run no more, beyond the history limit, oldest first to go."""
     wanted = list(wanted)
     found: list[Ref] = []
-    for kind in ("TrainingStage", "Evaluation"):
+    for kind in ("TrainingStage", "MergeJob", "Evaluation"):
         old = [item.metadata for item in _superseded(wanted, seen) if item.kind == kind and _is_at_rest(item)]
         old.sort(key=lambda item: (item.creation_timestamp, item.name), reverse=True)
         keep = scene.spec.revision_history_limit * len(wanted)
@@ -118,7 +119,7 @@ def _is_owned(job: Manifest, uid: str) -> bool:
 
 
 def _children(seen: Observed) -> list[Child]:
-    return [*seen.stages, *seen.evaluations]
+    return [*seen.work, *seen.evaluations]
 
 
 def _superseded(wanted: Iterable[Manifest], seen: Observed) -> list[Child]:
@@ -152,8 +153,9 @@ def _child(scene: Scene, kind: str, part: str, digest: str, spec: Model) -> Mani
     }
 
 
-def _stage_manifest(scene: Scene, node: Node) -> Manifest:
-    spec = StageSpec.model_validate(
+def _work_manifest(scene: Scene, node: Node) -> Manifest:
+    kind, model = ("MergeJob", MergeSpec) if node.merge else ("TrainingStage", StageSpec)
+    spec = model.model_validate(
         {
             "store": scene.spec.store,
             "inputs": node.inputs,
@@ -164,7 +166,7 @@ def _stage_manifest(scene: Scene, node: Node) -> Manifest:
             **node.settings,
         }
     )
-    return _child(scene, "TrainingStage", node.name, node.digest or "", spec)
+    return _child(scene, kind, node.name, node.digest or "", spec)
 
 
 def _evaluation_manifest(scene: Scene, inputs: EvaluationInputs) -> Manifest:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bessemer_api.digest import input_digest
 from bessemer_api.v1alpha1.data import Prepare, Source
+from bessemer_api.v1alpha1.merge import Merge, MergeInputs
 from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
 from bessemer_api.v1alpha1.stage import (
     FORMATS,
@@ -20,21 +21,23 @@ from bessemer_api.v1alpha1.stage import (
     PrepareInputs,
     StageInputs,
 )
+from bessemer_operator.core.merges import BASE_NODE, all_merges, made_from, merge_inputs, parents_of
 
-BASE = "base"
-"""Name of the node that imports the base model; `from: base` starts a stage from it."""
+BASE = BASE_NODE
+"""`from: base` starts a stage from the base model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One TrainingStage to be. `inputs` is None while something before it has no output yet."""
+    """One TrainingStage or MergeJob to be. `inputs` is None while something before it has no output yet."""
 
     name: str
     method: str
     after: tuple[str, ...]
-    inputs: StageInputs | None
+    inputs: StageInputs | MergeInputs | None
     profile: str
     stage: Stage | None = None
+    merge: Merge | None = None
     output: str | None = None
     held: str = ""
 
@@ -45,7 +48,9 @@ class Node:
 
     @property
     def settings(self) -> dict[str, object]:
-        """Fields of a StageSpec that are not part of the identity."""
+        """Fields of a StageSpec or MergeSpec that are not part of the identity."""
+        if self.merge is not None:
+            return {"limits": self.merge.limits, "parent_names": parents_of(self.merge)}
         if self.stage is None:
             return {}
         settings: dict[str, object] = {"limits": self.stage.limits}
@@ -95,12 +100,17 @@ def origin(spec: PipelineSpec, stage: Stage) -> str | None:
     return BASE if spec.base is not None else None
 
 
-def predecessors(spec: PipelineSpec, stage: Stage) -> list[str]:
-    """Names of the stages that must come before: what it starts from and reads, and what its gate compares it with."""
-    gate = next((gate for gate in spec.gates if gate.name == stage.gate), None)
+def predecessors(spec: PipelineSpec, item: Stage | Merge) -> list[str]:
+    """Names of the stages and merges that must come before: what it starts from, reads, merges or is compared with.
+
+    A merge that is its own parent comes before itself, which is a cycle like any other.
+    """
+    if isinstance(item, Merge):
+        return [name for name in made_from(item) if name in names_of_work(spec)]
+    gate = next((gate for gate in spec.gates if gate.name == item.gate), None)
     baselines = [gate.baseline, gate.baseline.or_else] if gate else []
-    names = [origin(spec, stage), *reads(stage), *(item.stage for item in baselines if item is not None)]
-    known = {item.name for item in spec.stages} - {stage.name}
+    names = [origin(spec, item), *reads(item), *(found.stage for found in baselines if found is not None)]
+    known = names_of_work(spec) - {item.name}
     return [name for name in dict.fromkeys(names) if name in known]
 
 
@@ -109,23 +119,29 @@ def reads(stage: Stage) -> list[str]:
     return [name for name in (stage.reward, stage.reference) if name is not None]
 
 
-def ordered_stages(spec: PipelineSpec) -> list[Stage]:
-    """Stages so that each comes after its predecessors; ValueError names the stages of a cycle."""
-    by_name = {stage.name: stage for stage in spec.stages}
-    done: dict[str, Stage] = {}
+def names_of_work(spec: PipelineSpec) -> set[str]:
+    """Names of all stages and merges, controls among them."""
+    return {*(stage.name for stage in spec.stages), *(merge.name for merge in all_merges(spec))}
 
-    def visit(stage: Stage, path: tuple[str, ...]) -> None:
-        if stage.name in path:
-            cycle = [*path[path.index(stage.name) :], stage.name]
+
+def ordered_work(spec: PipelineSpec) -> list[Stage | Merge]:
+    """Stages and merges so that each comes after its predecessors; ValueError names the members of a cycle."""
+    work: tuple[Stage | Merge, ...] = (*spec.stages, *all_merges(spec))
+    by_name = {item.name: item for item in work}
+    done: dict[str, Stage | Merge] = {}
+
+    def visit(item: Stage | Merge, path: tuple[str, ...]) -> None:
+        if item.name in path:
+            cycle = [*path[path.index(item.name) :], item.name]
             raise ValueError(f"stages wait for each other in a cycle: {' -> '.join(cycle)}")
-        if stage.name in done:
+        if item.name in done:
             return
-        for name in predecessors(spec, stage):
-            visit(by_name[name], (*path, stage.name))
-        done[stage.name] = stage
+        for name in predecessors(spec, item):
+            visit(by_name[name], (*path, item.name))
+        done[item.name] = item
 
-    for stage in spec.stages:
-        visit(stage, ())
+    for item in work:
+        visit(item, ())
     return list(done.values())
 
 
@@ -135,7 +151,10 @@ def build_nodes(spec: PipelineSpec, facts: Facts) -> dict[str, Node]:
     makers = (_bank_nodes, _data_nodes, _base_nodes)
     for node in (node for maker in makers for node in maker(spec, facts, nodes)):
         _add(nodes, node, facts)
-    for stage in ordered_stages(spec):
+    for stage in ordered_work(spec):
+        if isinstance(stage, Merge):
+            _add(nodes, _merge(spec, stage, nodes), facts)
+            continue
         if stage.method != "tokenizer":
             _add(nodes, _mixture(spec, stage, nodes), facts)
         _add(nodes, _stage(spec, stage, nodes), facts)
@@ -239,6 +258,15 @@ def _data_names(stage: Stage) -> tuple[str, ...]:
 
 def _seed(spec: PipelineSpec, stage: Stage) -> int:
     return spec.seed if stage.seed is None else stage.seed
+
+
+def _merge(spec: PipelineSpec, merge: Merge, nodes: Mapping[str, Node]) -> Node:
+    def output(name: str) -> str | None:
+        return None if nodes[name].held else nodes[name].output
+
+    after = (*made_from(merge), *([data_node(merge.held_out)] if merge.held_out else []))
+    inputs = merge_inputs(spec, merge, output)
+    return Node(merge.name, merge.method, after, inputs, merge.profile or spec.profiles.merge, merge=merge)
 
 
 def _start(spec: PipelineSpec, stage: Stage, nodes: Mapping[str, Node]) -> tuple[tuple[str, ...], str | None]:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from bessemer_api.v1alpha1.merge import Merge
 from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
 from bessemer_operator.core.findings import Finding, Path, error, unknown, warning
-from bessemer_operator.core.lineage import BASE, bank_node, data_node, mixture_node, ordered_stages, origin, reads
+from bessemer_operator.core.lineage import BASE, bank_node, data_node, mixture_node, ordered_work, origin, reads
 from bessemer_operator.core.lint_gates import gate_findings
+from bessemer_operator.core.lint_merges import merge_findings, merge_references
 from bessemer_operator.core.lint_methods import method_findings
+from bessemer_operator.core.merges import all_merges, made_from
 from bessemer_operator.core.profile import Profile
 
 Profiles = Mapping[str, Profile]
@@ -32,9 +35,22 @@ class Subject:
     def stages(self) -> dict[str, Stage]:
         return {stage.name: stage for stage in self.spec.stages}
 
+    @cached_property
+    def merges(self) -> dict[str, Merge]:
+        """Controls among them."""
+        return {merge.name: merge for merge in all_merges(self.spec)}
+
+    @property
+    def controls(self) -> list[Merge]:
+        """Merges that are built beside others."""
+        declared = {id(merge) for merge in self.spec.merges}
+        return [merge for merge in all_merges(self.spec) if id(merge) not in declared]
+
     def origin_method(self, stage: Stage) -> str:
-        """Method of what the stage starts from; `base`, or empty when there is nothing."""
+        """Method of what the stage starts from; `base`, `merge`, or empty when there is nothing."""
         name = origin(self.spec, stage)
+        if name in self.merges:
+            return "merge"
         if name == BASE:
             return BASE if self.spec.base else ""
         if name not in self.stages:
@@ -43,11 +59,17 @@ class Subject:
         return "extension" if stage.tokenizer is not None and stage.tokenizer.extend else stage.method
 
     def chain(self, name: str) -> list[str]:
-        """`name` and every stage that it descends from, nearest first. Only where there is no cycle."""
+        """`name` and every stage or merge that it descends from, nearest first. Only where there is no cycle."""
         names = [name]
-        while (stage := self.stages.get(names[-1])) is not None and (before := origin(self.spec, stage)) is not None:
-            names.append(before)
+        for found in names:
+            names += [before for before in self._before(found) if before not in names]
         return names
+
+    def _before(self, name: str) -> list[str]:
+        if name in self.merges:
+            return made_from(self.merges[name])
+        before = origin(self.spec, self.stages[name]) if name in self.stages else None
+        return [before] if before is not None else []
 
     def needed(self, name: str) -> set[str]:
         """`name`, and every stage whose output it or its ancestors start from or read. Only without a cycle."""
@@ -62,11 +84,11 @@ def lint(spec: PipelineSpec, profiles: Profiles | None = None) -> tuple[Finding,
     Rules that follow references run only when all references hold.
     """
     subject = Subject(spec, profiles)
-    found = _run(_REFERENCE_RULES, subject)
+    found = [*_run(_REFERENCE_RULES, subject), *merge_references(spec)]
     if not any(finding.severity == "error" for finding in found):
         found += _run(_GRAPH_RULES, subject)
         if not any(_cycles(subject)):
-            found += method_findings(spec, subject.chain)
+            found += [*method_findings(spec, subject.chain), *merge_findings(spec)]
     found += gate_findings(spec)
     return tuple(sorted(found, key=lambda finding: finding.severity))
 
@@ -95,6 +117,7 @@ def _duplicates(subject: Subject) -> Iterator[Finding]:
     """The API server refuses these too; a local run has only this rule."""
     spec, evaluation = subject.spec, subject.spec.evaluation
     yield from _twice(("spec", "stages"), [stage.name for stage in spec.stages], "name")
+    yield from _twice(("spec", "merges"), [merge.name for merge in spec.merges], "name")
     yield from _twice(("spec", "gates"), [gate.name for gate in spec.gates], "name")
     yield from _twice(("spec", "evaluation", "banks"), [bank.name for bank in evaluation.banks], "name")
     yield from _twice(("spec", "evaluation", "axes"), [axis.name for axis in evaluation.axes], "name")
@@ -116,16 +139,22 @@ def _twice(path: Path, names: list[str], key: str) -> Iterator[Finding]:
 
 
 def _taken_names(subject: Subject) -> Iterator[Finding]:
-    """Stages share one namespace of names with the work that a pipeline implies."""
+    """Stages and merges share one namespace of names with the work that a pipeline implies."""
     spec = subject.spec
     implied = {BASE: "the base model"}
     implied |= {bank_node(bank.name): f"bank {bank.name}" for bank in spec.evaluation.banks}
     implied |= {data_node(name): f"data set {name}" for name in spec.data}
     implied |= {mixture_node(s.name): f"the data of stage {s.name}" for s in spec.stages if s.method != "tokenizer"}
+    implied |= {m.name: f"the control of merge {m.name.removesuffix('-linear')}" for m in subject.controls}
     for path, stage in _each_stage(subject):
         if stage.name in implied:
             message = f'the name "{stage.name}" is that of {implied[stage.name]}'
             yield error((*path, "name"), "NameTaken", message, "give the stage another name")
+    implied |= {stage.name: f"stage {stage.name}" for stage in spec.stages}
+    for index, merge in enumerate(spec.merges):
+        if merge.name in implied:
+            message = f'the name "{merge.name}" is that of {implied[merge.name]}'
+            yield error(("spec", "merges", index, "name"), "NameTaken", message, "give the merge another name")
 
 
 def _missing_data(subject: Subject) -> Iterator[Finding]:
@@ -148,7 +177,7 @@ def _missing_banks(subject: Subject) -> Iterator[Finding]:
 
 def _missing_origins(subject: Subject) -> Iterator[Finding]:
     for path, stage in _each_stage(subject):
-        known = {*subject.stages, *([BASE] if subject.spec.base else [])} - {stage.name}
+        known = {*subject.stages, *subject.merges, *([BASE] if subject.spec.base else [])} - {stage.name}
         for field, name in (("from", stage.from_), ("reward", stage.reward), ("reference", stage.reference)):
             if name is not None and name not in known:
                 yield unknown((*path, field), "stage", name, known)
@@ -167,6 +196,8 @@ def _missing_profiles(subject: Subject) -> Iterator[Finding]:
     named: list[tuple[Path, str]] = []
     named += [(("spec", "profiles", kind), name) for kind, name in subject.spec.profiles.wire().items()]
     named += [((*path, "profile"), stage.profile) for path, stage in _each_stage(subject) if stage.profile]
+    merges = enumerate(subject.spec.merges)
+    named += [(("spec", "merges", index, "profile"), merge.profile) for index, merge in merges if merge.profile]
     for path, name in named:
         if name not in subject.profiles:
             yield unknown(path, "profile", name, subject.profiles, "ask the cluster's administrator for one")
@@ -205,9 +236,10 @@ def _relative_places(subject: Subject) -> Iterator[Finding]:
 
 def _cycles(subject: Subject) -> Iterator[Finding]:
     try:
-        ordered_stages(subject.spec)
+        ordered_work(subject.spec)
     except ValueError as cycle:
-        fix = "a stage waits for what it starts from (`from`, else the stage before it) and for its gate's baseline"
+        fix = "a stage waits for what it starts from (`from`, else the stage before it) and for its gate's baseline, a"
+        fix += " merge for its parents and its base"
         fix += "; change one of them"
         yield error(("spec", "stages"), "Cycle", str(cycle), fix)
 
@@ -216,7 +248,8 @@ def _wrong_origins(subject: Subject) -> Iterator[Finding]:
     for path, stage in _each_stage(subject):
         found = subject.origin_method(stage)
         name = origin(subject.spec, stage)
-        start = f'{stage.method} starts from {f"{found} stage" if name != BASE else "the base model"} "{name}"'
+        kind = "the base model" if name == BASE else found if found == "merge" else f"{found} stage"
+        start = f'{stage.method} starts from {kind} "{name}"'
         start = start if found else f"{stage.method} has nothing to start from"
         if stage.method == "pretrain" and found != "tokenizer":
             fix = "put a stage of method tokenizer before it, or name one in `from`"
@@ -266,6 +299,7 @@ def _batches(subject: Subject) -> Iterator[Finding]:
 
 def _unused_data(subject: Subject) -> Iterator[Finding]:
     used = {entry.ref for stage in subject.spec.stages for entry in stage.data.mixture}
+    used |= {merge.held_out for merge in subject.spec.merges if merge.held_out}
     for name in subject.spec.data:
         if name not in used:
             path = ("spec", "data", name)
@@ -284,6 +318,10 @@ def _unused_stages(subject: Subject) -> Iterator[Finding]:
         if stage.name not in used:
             message = f'nothing that is gated or promoted comes from stage "{stage.name}"'
             yield warning(path, "Unused", message, "remove it, or name it in promotion.candidates")
+    for index, merge in enumerate(subject.spec.merges):
+        if merge.name not in used:
+            message = f'nothing that is gated or promoted comes from merge "{merge.name}"'
+            yield warning(("spec", "merges", index), "Unused", message, "remove it, or name it in promotion.candidates")
     if subject.spec.base is not None and BASE not in used and not _compares_with_base(subject.spec):
         yield warning(("spec", "base"), "Unused", "no stage and no gate uses the base model", "remove it")
 

@@ -1,14 +1,15 @@
 """Lint rules about gates and promotion: what they measure, against whom, and whether that can show anything."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from bessemer_api.v1alpha1.evaluation import Bank
 from bessemer_api.v1alpha1.gate import Gate
-from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
+from bessemer_api.v1alpha1.pipeline import PipelineSpec
 from bessemer_operator.core.findings import Finding, Path, error, nearest, unknown, warning
 from bessemer_operator.core.gate import MIN_CLUSTERS, designed_margin
 from bessemer_operator.core.lineage import BASE
+from bessemer_operator.core.merges import all_merges
 
 MAX_AXES = 8
 """Axes and anchors together of which a comparison can report within 4,096 bytes."""
@@ -152,16 +153,15 @@ def _baseline(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
 def _baseline_stage(spec: PipelineSpec, gate: Gate, path: Path, name: str) -> Iterator[Finding]:
     stages = {stage.name: stage for stage in spec.stages}
     judged = users(spec, gate.name)
-    if name not in stages:
-        yield unknown(path, "stage", name, _checkpoints(spec.stages))
-    elif stages[name].method in {"tokenizer", "reward"}:
+    known = _checkpoints(spec)
+    if name not in stages and name not in known:
+        yield unknown(path, "stage", name, known)
+    elif name not in known:
         made = "a tokenizer" if stages[name].method == "tokenizer" else "a reward model"
         message = f'stage "{name}" makes {made}, no checkpoint that answers'
         yield error(path, "NoCheckpoint", message, "name a stage that trains a model")
     elif name in judged:
-        yield error(
-            path, "ComparedWithItself", f'gate {gate.name} would compare stage "{name}" with itself', "name another"
-        )
+        yield error(path, "ComparedWithItself", f'gate {gate.name} would compare "{name}" with itself', "name another")
 
 
 def _stage_input(spec: PipelineSpec, path: Path, judged: str) -> Iterator[Finding]:
@@ -171,8 +171,9 @@ def _stage_input(spec: PipelineSpec, path: Path, judged: str) -> Iterator[Findin
         yield error((*path, "stageInput"), "NoCheckpoint", message, "name a stage, a channel or the base instead")
 
 
-def _checkpoints(stages: Iterable[Stage]) -> list[str]:
-    return [stage.name for stage in stages if stage.method not in {"tokenizer", "reward"}]
+def _checkpoints(spec: PipelineSpec) -> list[str]:
+    stages = [stage.name for stage in spec.stages if stage.method not in {"tokenizer", "reward"}]
+    return [*stages, *(merge.name for merge in all_merges(spec))]
 
 
 # --- promotion --------------------------------------------------------------------------------------------------
@@ -184,10 +185,10 @@ def _promotion(spec: PipelineSpec) -> Iterator[Finding]:
         return
     path: Path = ("spec", "promotion")
     gates = {gate.name: gate for gate in spec.gates}
-    known = [*_checkpoints(spec.stages), *([BASE] if spec.base else [])]
+    known = [*_checkpoints(spec), *([BASE] if spec.base else [])]
     for index, name in enumerate(promotion.candidates):
         if name not in known:
-            fix = "name a stage that trains a model"
+            fix = "name a stage that trains a model, or a merge"
             yield unknown((*path, "candidates", index), "candidate", name, known, fix)
     if promotion.gate not in gates:
         yield unknown((*path, "gate"), "gate", promotion.gate, gates, "declare it in spec.gates")

@@ -13,13 +13,14 @@ from bessemer_operator.core.children import (
     changed_children,
     outdated_children,
     outdated_jobs,
-    stages_by_digest,
     suspended_children,
     unfinished_jobs,
     wanted_children,
     with_its_config,
+    work_by_digest,
 )
 from bessemer_operator.core.jobs import PipelineJobs
+from bessemer_operator.core.lineage import names_of_work
 from bessemer_operator.core.lint import errors
 from bessemer_operator.core.naming import ANNOTATION_REFRESH, ANNOTATION_RERUN, ANNOTATION_RETRY, ANNOTATION_SUSPEND
 from bessemer_operator.core.plan import Annotation, Event, Observed, Plan
@@ -69,8 +70,8 @@ def _bad_annotation(pipeline: AdaptationPipeline) -> tuple[str, str] | None:
         return "InvalidAnnotation", f'{ANNOTATION_SUSPEND}: expected "true" or "false"'
     if ANNOTATION_RERUN in notes:
         name, _, token = notes[ANNOTATION_RERUN].partition("/")
-        if name not in {stage.name for stage in pipeline.spec.stages}:
-            return "InvalidAnnotation", f"{ANNOTATION_RERUN}: there is no stage {name[:64]!r}"
+        if name not in names_of_work(pipeline.spec):
+            return "InvalidAnnotation", f"{ANNOTATION_RERUN}: there is no stage or merge {name[:64]!r}"
         if not _TOKEN.fullmatch(token or "1"):
             return "InvalidAnnotation", f"{ANNOTATION_RERUN}: expected <stage> or <stage>/<word>"
     return None
@@ -90,7 +91,7 @@ def _scene(pipeline: AdaptationPipeline, seen: Observed, now: datetime) -> Scene
     )
     outputs = {
         stage.spec.input_digest: stage.status.output_digest
-        for stage in seen.stages
+        for stage in seen.work
         if stage.status.phase == "Succeeded" and stage.status.output_digest is not None
     }
     return Scene(
@@ -132,10 +133,10 @@ def _refresh_of(pipeline: AdaptationPipeline) -> str:
 
 def _plan(scene: Scene, view: View, seen: Observed, now: datetime) -> Plan:
     wanted = wanted_children(scene, view)
-    stages = stages_by_digest(wanted, seen)
-    before = summarise(scene.pipeline, view, stages, None, now)
+    work = work_by_digest(wanted, seen)
+    before = summarise(scene.pipeline, view, work, None, now)
     report = report_state(scene, view, before, seen)
-    status = summarise(scene.pipeline, view, stages, report, now) if report else before
+    status = summarise(scene.pipeline, view, work, report, now) if report else before
     states = (*view.job_states, *((report,) if report else ()))
     is_known = view.resolve.report is not None
     stop = suspended_children(scene, wanted, seen) if is_known or scene.jobs.suspend else ()

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from bessemer_api.v1alpha1.evaluation import Evaluation, Progress
+from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.stage import TrainingStage
 from bessemer_operator.core.profile import Profile
 
@@ -41,17 +42,23 @@ class Observed:
     """Everything that a decision may depend on, read before it.
 
     `jobs` holds attempts (Jobs and PyTorchJobs) and `pods` their pods, as JSON documents; `progress` what running
-    pods say of themselves, by attempt name (display only, never evidence); `rivals` names other stages that do the
+    pods say of themselves, by attempt name (display only, never evidence); `rivals` names other objects that do the
     same work right now, or are to start before this one.
     """
 
     profiles: Mapping[str, Profile]
     stages: tuple[TrainingStage, ...] = ()
+    merges: tuple[MergeJob, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     jobs: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     progress: Mapping[str, Progress] = field(default_factory=dict)
     rivals: tuple[str, ...] = ()
+
+    @property
+    def work(self) -> tuple[TrainingStage | MergeJob, ...]:
+        """Children that make an artifact which others are made from."""
+        return (*self.stages, *self.merges)
 
 
 @dataclass(frozen=True, slots=True)

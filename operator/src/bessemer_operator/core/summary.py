@@ -5,6 +5,7 @@ from datetime import datetime
 
 from bessemer_api.base import Condition
 from bessemer_api.job import ChannelHead
+from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.pipeline import (
     AdaptationPipeline,
     ChannelSummary,
@@ -20,7 +21,7 @@ from bessemer_operator.core.naming import ANNOTATION_REFRESH, ANNOTATION_SUSPEND
 from bessemer_operator.core.view import MAX_MOVES, View
 
 ANNOTATION_GENERATION = "bessemer.dev/generation"
-"""Generation of the pipeline for which a TrainingStage was made."""
+"""Generation of the pipeline for which a child was made."""
 
 GATE_WORDS = {
     "Failed": "GateFailed",
@@ -33,12 +34,12 @@ GATE_WORDS = {
 def summarise(
     pipeline: AdaptationPipeline,
     view: View,
-    stages: Mapping[str, TrainingStage],
+    work: Mapping[str, TrainingStage | MergeJob],
     report: WorkState | None,
     now: datetime,
 ) -> PipelineStatus:
-    """The whole status. `stages` are the observed ones by input digest; `report` is the state of the report Job."""
-    rows = _rows(pipeline, view, stages)
+    """The whole status. `work` holds observed stages and merges by input digest; `report` is the report Job's state."""
+    rows = _rows(pipeline, view, work)
     gates = _gates(pipeline, view)
     problem = find_problem(pipeline, view, rows)
     at = (now, pipeline.metadata.generation)
@@ -116,12 +117,12 @@ def is_finished(pipeline: AdaptationPipeline, view: View, rows: Iterable[StageSu
     return view.resolve.report is not None and gates_over and all(row.phase == "Succeeded" for row in rows)
 
 
-def _rows(pipeline: AdaptationPipeline, view: View, stages: Mapping[str, TrainingStage]) -> list[StageSummary]:
+def _rows(pipeline: AdaptationPipeline, view: View, work: Mapping[str, TrainingStage | MergeJob]) -> list[StageSummary]:
     """A line a node; while the world is read again, what was known of the same nodes stays in sight."""
     before = pipeline.status.stages
     if view.resolve.report is None and [row.name for row in before] == list(view.nodes):
         return list(before)
-    return [_row(pipeline, node, stages) for node in view.nodes.values()]
+    return [_row(pipeline, node, work) for node in view.nodes.values()]
 
 
 def _gates(pipeline: AdaptationPipeline, view: View) -> list[GateSummary]:
@@ -132,8 +133,8 @@ def _gates(pipeline: AdaptationPipeline, view: View) -> list[GateSummary]:
     return [run.summary for run in view.gates.values()]
 
 
-def _row(pipeline: AdaptationPipeline, node: Node, stages: Mapping[str, TrainingStage]) -> StageSummary:
-    seen = stages.get(node.digest or "")
+def _row(pipeline: AdaptationPipeline, node: Node, work: Mapping[str, TrainingStage | MergeJob]) -> StageSummary:
+    seen = work.get(node.digest or "")
     if seen is None:
         return StageSummary(name=node.name, method=node.method, phase="Pending", input_digest=node.digest)
     status, generation = seen.status, str(pipeline.metadata.generation)

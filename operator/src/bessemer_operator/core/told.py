@@ -10,6 +10,7 @@ from typing import TypeVar
 from bessemer_api.digest import input_digest
 from bessemer_api.job import ReportTask
 from bessemer_api.v1alpha1.evaluation import Evaluation
+from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline, PipelineStatus, StageSummary
 from bessemer_api.v1alpha1.stage import TrainingStage
 from bessemer_operator.core import conditions as c
@@ -18,7 +19,7 @@ from bessemer_operator.core.plan import Manifest, Observed
 from bessemer_operator.core.summary import find_problem, is_finished
 from bessemer_operator.core.view import Scene, View
 
-_Child = TypeVar("_Child", TrainingStage, Evaluation)
+_Child = TypeVar("_Child", TrainingStage, MergeJob, Evaluation)
 _OVER = {"Succeeded", "Failed"}
 _ROW = {"name", "method", "object", "inputDigest", "outputDigest"}
 _CONDITIONS = {c.GATE_PASSED, c.PROMOTED, c.STALLED}
@@ -37,6 +38,7 @@ def report_state(scene: Scene, view: View, status: PipelineStatus, seen: Observe
     task = ReportTask(
         pipeline=_document(scene.pipeline, status),
         stages=[_told(item) for item in _over(seen.stages) if item.metadata.name in names],
+        merges=[_told(item) for item in _over(seen.merges) if item.metadata.name in names],
         evaluations=[_told(item) for item in _over(seen.evaluations) if item.spec.input_digest in wanted],
         comparisons=[report.wire() for report in compared],
     )
@@ -97,7 +99,7 @@ def _gate(gate: Manifest) -> Manifest:
     return {"name": gate["name"], "verdict": "Pending", "reason": "Pending"}
 
 
-def _told(item: TrainingStage | Evaluation) -> Manifest:
+def _told(item: TrainingStage | MergeJob | Evaluation) -> Manifest:
     status = item.status.model_copy(update={"conditions": [], "observed_generation": 0, "progress": None})
     spec: Mapping[str, object] = item.spec.wire()
     return {"metadata": {"name": item.metadata.name}, "spec": dict(spec), "status": status.wire()}

@@ -1,4 +1,4 @@
-"""The status of anything that runs as attempts, and the Plan that goes with it. Stage and Evaluation share it."""
+"""The status of anything that runs as attempts, and the Plan that goes with it: of stages, merges and evaluations."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from bessemer_api.base import Condition, Metadata
 from bessemer_api.digest import input_digest
 from bessemer_api.v1alpha1.evaluation import EvaluationSpec, WorkStatus
+from bessemer_api.v1alpha1.merge import MergeSpec
 from bessemer_api.v1alpha1.stage import StageSpec
 from bessemer_operator.core.attempts import Work, WorkState, abandoned, reconcile_attempts
 from bessemer_operator.core.conditions import READY, RECONCILING, STALLED, condition, set_conditions
@@ -16,7 +17,7 @@ POLL_RIVALS = timedelta(seconds=30)
 
 
 def reconcile_work(work: Work, metadata: Metadata, status: WorkStatus, seen: Observed, now: datetime) -> Plan:
-    """The Plan of a stage or an evaluation; its result is immutable once written."""
+    """The Plan of a stage, a merge or an evaluation; its result is immutable once written."""
     if status.phase == "Succeeded" and status.output_digest is not None:
         return Plan(status=status.wire(), delete=abandoned(status.attempts, seen.jobs))
     state = _after_rivals(reconcile_attempts(work, status.attempts, seen, now), seen)
@@ -32,7 +33,7 @@ def reconcile_work(work: Work, metadata: Metadata, status: WorkStatus, seen: Obs
 
 
 def _after_rivals(state: WorkState, seen: Observed) -> WorkState:
-    """No attempt starts while another stage does the same work: both would write to one run folder, and one of them
+    """No attempt starts while another object does the same work: both would write to one run folder, and one of them
     in vain. When the other is done, its result is found by its digest.
     """
     if not state.create or not seen.rivals:
@@ -50,7 +51,7 @@ def _after_rivals(state: WorkState, seen: Observed) -> WorkState:
     )
 
 
-def find_refusal(spec: StageSpec | EvaluationSpec, seen: Observed) -> tuple[str, str] | None:
+def find_refusal(spec: StageSpec | MergeSpec | EvaluationSpec, seen: Observed) -> tuple[str, str] | None:
     """Reason and message why nothing can be done about a spec; None when it can."""
     actual = input_digest(spec.inputs)
     if actual != spec.input_digest:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from bessemer_api.base import Model
 from bessemer_api.v1alpha1 import KINDS
 from bessemer_api.v1alpha1.evaluation import Evaluation, Progress
+from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.stage import TrainingStage
 from bessemer_operator.cluster.protocol import (
     AlreadyExists,
@@ -108,6 +109,7 @@ class Controller:
         return Observed(
             profiles=self.profiles,
             stages=tuple(_parsed(TrainingStage, self.cache.children(uid, "TrainingStage"))),
+            merges=tuple(_parsed(MergeJob, self.cache.children(uid, "MergeJob"))),
             evaluations=tuple(_parsed(Evaluation, self.cache.children(uid, "Evaluation"))),
             jobs=jobs,
             pods=tuple(self.cache.children(uid, "Pod")),

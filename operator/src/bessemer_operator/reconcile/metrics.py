@@ -102,7 +102,7 @@ class Metrics:
         if after.get("phase") == "Succeeded" and before.get("phase") != "Succeeded":
             for owner in obj["metadata"].get("ownerReferences") or []:
                 self._ended[owner["uid"]] = self._clock()
-            if obj["kind"] == "TrainingStage":
+            if obj["kind"] in {"TrainingStage", "MergeJob"}:
                 self.stage_duration.labels(obj["spec"]["inputs"]["method"]).observe(_seconds(after["attempts"]))
 
     def render(self) -> bytes:

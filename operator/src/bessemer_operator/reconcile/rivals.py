@@ -1,4 +1,4 @@
-"""Which other stages do the same work at the same time: two attempts must not train in one run folder at once.
+"""Which other stages or merges do the same work at the same time: two attempts must not share one run folder.
 
 Reads the cache alone; what is done about rivals is decided in core/work.py.
 """
@@ -10,15 +10,13 @@ _AT_REST = {"Succeeded", "Failed", "Suspended"}
 
 
 def find_rivals(obj: Obj, cache: Cache) -> tuple[str, ...]:
-    """`namespace/name` of each stage with this one's store and input digest that runs, or is to start before it.
+    """`namespace/name` of each object of this kind, store and input digest that runs, or is to start before this one.
 
     Who was created first starts first; the uid decides between two of the same second, so that never both wait.
     """
-    if obj["kind"] != "TrainingStage":
+    if obj["kind"] not in {"TrainingStage", "MergeJob"}:
         return ()
-    same = [
-        other for other in cache.of_kind("TrainingStage") if _work(other) == _work(obj) and _age(other) != _age(obj)
-    ]
+    same = [other for other in cache.of_kind(obj["kind"]) if _work(other) == _work(obj) and _age(other) != _age(obj)]
     before = [other for other in same if _runs(other, cache) or (_will_start(other) and _age(other) < _age(obj))]
     return tuple(sorted(f"{other['metadata']['namespace']}/{other['metadata']['name']}" for other in before))
 

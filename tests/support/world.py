@@ -97,7 +97,7 @@ class Store:
     verdicts: dict[tuple[str, int], str] = field(default_factory=dict)
     """By gate and look; "pass" where nothing is said."""
     computed: list[str] = field(default_factory=list)
-    """Input digests of stages in the order in which they were really computed."""
+    """Input digests of stages and merges in the order in which they were really computed."""
 
     def run(self, spec: RunSpec) -> RunReport:
         """The report of a pod that did what it was asked."""
@@ -110,7 +110,7 @@ class Store:
             fields = {"promote": self._promote(spec.promote)}
         elif spec.report is not None:
             fields |= {"url": f"{spec.store}/reports/{spec.input_digest[7:19]}.html"}
-        elif spec.stage is not None:
+        elif spec.stage is not None or spec.merge is not None:
             fields |= {"reused": spec.input_digest in self.computed}
             if spec.input_digest not in self.computed:
                 self.computed.append(spec.input_digest)
@@ -374,9 +374,13 @@ class World:
         return found["status"], found["reason"], found["message"]
 
     async def stage(self, name: str) -> Obj:
-        """The newest TrainingStage of a stage of the pipeline."""
+        """The newest TrainingStage (or MergeJob) of a stage (or merge) of the pipeline."""
         label = {"bessemer.dev/stage": name}
-        found = (await self.cluster.list("TrainingStage", "default", label)).items
+        found = [
+            item
+            for kind in ("TrainingStage", "MergeJob")
+            for item in (await self.cluster.list(kind, "default", label)).items
+        ]
         return max(found, key=lambda item: int(item["metadata"]["resourceVersion"]))
 
     async def attempts(self, stage: str) -> list[tuple[str, str]]:

@@ -10,9 +10,10 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from bessemer_api.v1alpha1.evaluation import Evaluation, Progress
+from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
 from bessemer_api.v1alpha1.stage import TrainingStage
-from bessemer_operator.core import evaluation, pipeline, stage
+from bessemer_operator.core import evaluation, merge, pipeline, stage
 from bessemer_operator.core.plan import Observed, Plan
 from bessemer_operator.core.profile import Profile
 
@@ -41,6 +42,7 @@ def run(case: str) -> Document:
     observed = Observed(
         profiles={name: Profile.model_validate(item) for name, item in seen["profiles"].items()},
         stages=tuple(TrainingStage.model_validate(item) for item in seen.get("stages", [])),
+        merges=tuple(MergeJob.model_validate(item) for item in seen.get("merges", [])),
         evaluations=tuple(Evaluation.model_validate(item) for item in seen.get("evaluations", [])),
         jobs=tuple(seen.get("jobs", [])),
         pods=tuple(seen.get("pods", [])),
@@ -51,6 +53,8 @@ def run(case: str) -> Document:
         return told(pipeline.reconcile(AdaptationPipeline.model_validate(obj), observed, now))
     if obj["kind"] == "TrainingStage":
         return told(stage.reconcile(TrainingStage.model_validate(obj), observed, now))
+    if obj["kind"] == "MergeJob":
+        return told(merge.reconcile(MergeJob.model_validate(obj), observed, now))
     return told(evaluation.reconcile(Evaluation.model_validate(obj), observed, now))
 
 

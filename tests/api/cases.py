@@ -16,6 +16,11 @@ BELONG_TOGETHER = "baseline.channel and baseline.orElse belong together"
 ONE_BASELINE = "baseline needs exactly one of channel, stage, stageInput: true and base: true"
 ONE_ELSE = "orElse needs exactly one of base: true and stage"
 AT_LEAST = "compose.atLeast is larger than the number of axes with winBy"
+ALSO = "alsoAgainst names an axis that the gate does not have"
+FIRST = "the first channel follows no other: it has no `after`"
+PROMOTION = "spec.promotion"
+PROD_LATER = {"name": "prod", "after": {"soak": "72h"}}
+ASK = {"then": "requireApproval", "timeout": "48h"}
 TOKENIZER_ONLY = "tokenizer belongs to method tokenizer and only there"
 TRAIN_ONLY = "train belongs to every training method, and only there"
 MODEL_ONLY = "model belongs to method pretrain, and only there"
@@ -176,6 +181,14 @@ CASES = (
     Case("looks_that_repeat_are_refused", "looks must increase", {f"{RELEASE}.looks": [200, 200]}),
     Case("looks_that_repeat_later_are_refused", "looks must increase", {f"{RELEASE}.looks": [100, 200, 200, 400]}),
     Case("eight_looks_that_rise_are_accepted", "", {f"{RELEASE}.looks": list(range(50, 450, 50))}),
+    Case("more_comparisons_of_an_axis_are_accepted", "", {f"{RELEASE}.alsoAgainst": {"pretrain": ["loss"]}}),
+    Case("more_comparisons_of_an_unknown_axis_are_refused", ALSO, {f"{RELEASE}.alsoAgainst": {"pretrain": ["quiz"]}}),
+    Case("an_inconclusive_gate_that_asks_a_person_is_accepted", "", {f"{RELEASE}.onInconclusive": ASK}),
+    # Promotion
+    Case("sixteen_candidates_are_accepted", "", {f"{PROMOTION}.candidates": [f"c{n}" for n in range(16)]}),
+    Case("ordered_channels_are_accepted", "", {f"{PROMOTION}.channels": [{"name": "early"}, PROD_LATER]}),
+    Case("a_first_channel_that_follows_another_is_refused", FIRST, {f"{PROMOTION}.channels": [PROD_LATER]}),
+    Case("an_approval_with_a_time_out_is_accepted", "", {f"{PROMOTION}.approval": {"required": True, "timeout": "7d"}}),
     Case("more_wins_than_axes_are_refused", AT_LEAST, {f"{RELEASE}.compose": {"atLeast": 2}}),
     Case("the_default_of_one_win_without_winBy_is_refused", AT_LEAST, {f"{FORGETTING}.compose": ABSENT}),
     Case("an_empty_compose_without_winBy_is_refused", AT_LEAST, {f"{FORGETTING}.compose": {}}),

@@ -247,7 +247,7 @@ def test_a_report_always_fits_and_keeps_its_digests(message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["resolve", "bank", "prepare", "tokenizer", "mixture", "compare", "promote", "report"]
+    "module", ["resolve", "bank", "prepare", "tokenizer", "mixture", "compare", "promote", "rollback", "report"]
 )
 def test_a_verb_that_does_not_train_imports_no_torch(module: str) -> None:
     program = (

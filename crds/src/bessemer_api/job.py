@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bessemer_api.base import Model
-from bessemer_api.fields import AxisName, Digest, Name, StoreUrl, Text
+from bessemer_api.fields import AxisName, Digest, Name, ShortText, StoreUrl, Text
 from bessemer_api.v1alpha1.data import Source
 from bessemer_api.v1alpha1.diagnostic import Diagnostic, DiagnosticName
 from bessemer_api.v1alpha1.evaluation import Axis, BankTask, EvaluationInputs
@@ -50,7 +50,16 @@ class ChannelHead(Model):
     anchors: dict[AxisName, Digest] = Field(
         default_factory=dict, description="Per axis the last release that won on it, else the first release."
     )
-    held: list[Digest] = Field(default_factory=list, description="Digests that a rollback left.")
+    held: list[Digest] = Field(default_factory=list, description="Newest digests that a rollback left, at most 8.")
+    kind: Literal["promotion", "override", "rollback"] | None = Field(None, description="Kind of the newest record.")
+    origin: Literal["promotion", "override"] | None = Field(
+        None, description="How the digest first came there: kind of the last record of it that is no rollback."
+    )
+    gate: Name | None = Field(None, description="Gate under which the digest was promoted.")
+    evidence: Digest | None = Field(None, description="Evidence of that gate.")
+    wins: list[AxisName] | None = Field(None, description="Axes that it won then.")
+    by: ShortText | None = Field(None, description="Who asked for the newest record.")
+    previous: Digest | None = Field(None, description="What the channel held before.")
 
 
 class ResolveReport(Model):
@@ -65,6 +74,13 @@ class Arm(Model):
 
     checkpoint: Digest
     results: list[Digest] = Field(min_length=1, description="Evaluation artifacts, one a range, in order.")
+
+
+class AlsoArm(Model):
+    """A further checkpoint that the candidate is compared with, on some of the axes."""
+
+    axes: list[AxisName] = Field(min_length=1, max_length=16)
+    arm: Arm
 
 
 class CompareTask(Model):
@@ -82,6 +98,7 @@ class CompareTask(Model):
     bank: Digest = Field(description="Bank artifact; tries of a channel that share gate items count together.")
     channel: Name | None = Field(None, description="Channel whose tries are counted; absent for a stage gate.")
     record: int = Field(0, description="Head of the channel when the gate started; tries count from there.")
+    also: dict[Name, AlsoArm] | None = Field(None, description="Further comparisons that must hold.")
     vetoes: list[Veto] = Field(default_factory=list)
     training_data: list[Digest] = Field(default_factory=list, description="Prepared data that the candidate saw.")
     regression: list[Digest] | None = Field(
@@ -89,26 +106,31 @@ class CompareTask(Model):
     )
 
 
-class AxisEvidence(Model):
-    """Paired statistics of one axis, oriented so that larger is better."""
+class HoldEvidence(Model):
+    """Paired statistics of one axis of which is asked only whether it holds; oriented so that larger is better."""
 
     name: AxisName
     n: int = Field(ge=0, description="Items.")
     clusters: int = Field(ge=0, description="Independent clusters; n when items are independent.")
     largest_cluster_share: float = Field(ge=0, le=1)
-    delta: float = Field(description="Mean paired difference, candidate minus baseline.")
+    delta: float = Field(description="Mean paired difference, candidate minus the other arm.")
     standard_error: float = Field(ge=0)
     low: float = Field(description="Lower end of the two-sided 95 % interval of delta.")
     high: float = Field(description="Upper end.")
-    p_win: float = Field(ge=0, le=1, description="p of H0: d <= winBy; 1 when the axis has none.")
     p_hold: float = Field(ge=0, le=1, description="p of H0: d <= -notWorseThan.")
     p_worse: float = Field(ge=0, le=1, description="p of H0: d >= -notWorseThan; small proves worse.")
-    p_no_win: float = Field(ge=0, le=1, description="p of H0: d >= winBy; small proves no win; 1 without winBy.")
-    baseline_mean: float
+    baseline_mean: float = Field(description="Mean of the other arm.")
     candidate_mean: float
+    binary: bool = Field(description="Whether items are right or wrong.")
+
+
+class AxisEvidence(HoldEvidence):
+    """Paired statistics of one axis against the baseline."""
+
+    p_win: float = Field(ge=0, le=1, description="p of H0: d <= winBy; 1 when the axis has none.")
+    p_no_win: float = Field(ge=0, le=1, description="p of H0: d >= winBy; small proves no win; 1 without winBy.")
     baseline_low: float = Field(description="One-sided 95 % lower bound of the baseline's mean.")
     chance: float | None = Field(None, description="Mean of a guesser; absent where there is none.")
-    binary: bool = Field(description="Whether items are right or wrong.")
 
 
 class CompareReport(Model):
@@ -118,7 +140,8 @@ class CompareReport(Model):
     tries: int = Field(ge=0, description="This is the j-th try on these items for this channel; 1 for a stage gate.")
     bank_uses: int = Field(0, ge=0, description="How often these items judged a nominee, in all.")
     axes: list[AxisEvidence]
-    anchors: list[AxisEvidence] = Field(default_factory=list)
+    anchors: list[HoldEvidence] = Field(default_factory=list)
+    also: dict[Name, list[HoldEvidence]] | None = Field(None, description="By what the candidate was compared with.")
     vetoes: list[Veto] = Field(default_factory=list, description="Vetoes that fired.")
     veto_detail: Text = ""
     settings_agree: bool = Field(description="All arms were measured by the same evaluator with the same settings.")
@@ -155,7 +178,7 @@ class DiagnoseReport(Model):
 
 
 class PromoteTask(Model):
-    """Write the channel's next record, if its head is still the one that was gated against."""
+    """Write the channel's next record, if its head is still the one that the operator saw."""
 
     channel: Name
     candidate: Digest
@@ -165,13 +188,17 @@ class PromoteTask(Model):
     wins: list[AxisName] = Field(default_factory=list)
     pipeline: str
     pipeline_uid: str = ""
-    by: str = ""
+    by: str = Field("", description="Who approved it; bessemer where nobody had to.")
+    override: Literal[True] | None = Field(None, description="Approved although the gate was not passed.")
+    after: Name | None = Field(None, description="The channel before, which must still hold the candidate.")
 
 
 class PromoteReport(Model):
     """Answer to PromoteTask."""
 
-    outcome: Literal["Promoted", "AlreadyPromoted", "BaselineMoved", "Held"]
+    outcome: Literal["Promoted", "AlreadyPromoted", "BaselineMoved", "Held", "LeftBefore"] = Field(
+        description="LeftBefore: the channel before no longer holds the candidate."
+    )
     record: int
     digest: Digest | None = None
     at: str = ""
@@ -184,6 +211,29 @@ class MergeTask(Model):
     names: list[Name] = Field(default_factory=list, max_length=16)
 
 
+class RollbackTask(Model):
+    """Write a record of kind rollback, by which the channel holds an earlier digest of its own again."""
+
+    channel: Name
+    digest: Digest = Field(description="What the channel shall hold.")
+    request: Annotated[str, Field(min_length=1, max_length=256)] = Field(
+        description="Value of the annotation: the same request is done once, however often it is run."
+    )
+    pipeline: str
+    pipeline_uid: str = ""
+    by: str
+
+
+class RollbackReport(Model):
+    """Answer to RollbackTask."""
+
+    outcome: Literal["RolledBack", "AlreadyThere"] = Field(description="AlreadyThere: nothing had to be written.")
+    record: int
+    digest: Digest
+    left: Digest | None = Field(None, description="What the channel held before; it is on the list of held digests.")
+    at: str = ""
+
+
 class ReportTask(Model):
     """Render the HTML report from the pipeline and what the store holds."""
 
@@ -194,7 +244,7 @@ class ReportTask(Model):
     comparisons: list[dict[str, Any]] = Field(default_factory=list, description="CompareReports by gate.")
 
 
-Verb = Literal["resolve", "stage", "merge", "evaluate", "compare", "diagnose", "promote", "report"]
+Verb = Literal["resolve", "stage", "merge", "evaluate", "compare", "diagnose", "promote", "rollback", "report"]
 
 
 class RunSpec(Model):
@@ -216,6 +266,7 @@ class RunSpec(Model):
     compare: CompareTask | None = None
     diagnose: DiagnoseTask | None = None
     promote: PromoteTask | None = None
+    rollback: RollbackTask | None = None
     report: ReportTask | None = None
 
 
@@ -243,4 +294,5 @@ class RunReport(Model):
     compare: CompareReport | None = None
     diagnose: DiagnoseReport | None = None
     promote: PromoteReport | None = None
+    rollback: RollbackReport | None = None
     url: Annotated[str, Field(max_length=512)] = Field("", description="Where the report was written.")

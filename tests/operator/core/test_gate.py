@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bessemer_api.job import AxisEvidence, CompareReport, RunError, RunReport
 from bessemer_api.v1alpha1.gate import Baseline, Compose, Gate, GateAxis
-from bessemer_operator.core.gate import Asked, Decision, Reason, decide, judge
+from bessemer_operator.core.gate import decide, judge
+from bessemer_operator.core.verdict import Asked, Decision, Reason
 from bessemer_trainer.statistics import Pairs, axis_evidence
 
 DOCS = Path(__file__).parents[3] / "docs" / "gate.md"

@@ -15,9 +15,10 @@ import pytest
 
 from bessemer_api.job import AxisEvidence, CompareReport
 from bessemer_api.v1alpha1.gate import Baseline, Compose, Gate, GateAxis
-from bessemer_operator.core.gate import Asked, judge
+from bessemer_operator.core.gate import judge
 from bessemer_operator.core.power import gate_power
 from bessemer_operator.core.stats import look_alphas, try_alpha
+from bessemer_operator.core.verdict import Asked
 from bessemer_trainer.statistics import Pairs, axis_evidence, normal_tail, tango_statistic
 
 DOCS = Path(__file__).parents[3] / "docs" / "gate.md"

@@ -71,6 +71,46 @@ def test_head_of_a_channel(records: list[dict[str, Any]], expected: tuple[int, s
     assert found.held == (records[-1]["held"] if records else [])
 
 
+OVERRIDE = record(2, "2", [], kind="override", by="ana", previous=digest("1"), evidence=digest("f"))
+STORIES = [
+    pytest.param([FIRST], ("promotion", "promotion", digest("e"), ["knowledge"]), id="a release"),
+    pytest.param([FIRST, OVERRIDE], ("override", "override", digest("f"), []), id="an override"),
+    pytest.param(
+        [FIRST, SECOND, record(3, "1", [], kind="rollback", held=[digest("2")])],
+        ("rollback", "promotion", digest("e"), ["knowledge"]),
+        id="a release that a rollback brought back",
+    ),
+    pytest.param(
+        [FIRST, OVERRIDE, THIRD, record(4, "2", [], kind="rollback", held=[digest("3")])],
+        ("rollback", "override", digest("f"), []),
+        id="an override that a rollback brought back",
+    ),
+]
+
+
+@pytest.mark.parametrize(("records", "expected"), STORIES)
+def test_a_head_says_how_its_digest_came_there(
+    records: list[dict[str, Any]], expected: tuple[str, str, str, list[str]]
+) -> None:
+    found = head(records, set())
+    assert (found.kind, found.origin, found.evidence, found.wins) == expected
+    assert (found.gate, found.by, found.previous) == ("release", records[-1]["by"], records[-1]["previous"])
+
+
+def test_an_override_is_no_anchor() -> None:
+    won_by_override = {**OVERRIDE, "wins": ["knowledge"]}
+    assert head([FIRST, won_by_override], {"knowledge", "style"}).anchors == {
+        "knowledge": digest("1"),
+        "style": digest("1"),
+    }
+    assert head([{**won_by_override, "record": 1}], {"knowledge"}).anchors == {}
+
+
+def test_of_many_held_digests_the_newest_are_told() -> None:
+    held = [digest(letter) for letter in "0123456789ab"]
+    assert head([record(1, "1", [], held=held)], set()).held == held[-8:]
+
+
 def test_channels_are_read_from_the_store(world: World) -> None:
     store = open_store(world.url, world.root)
     for entry in (FIRST, SECOND):

@@ -11,7 +11,7 @@ import pytest
 
 from bessemer_api.digest import sha256_digest
 from bessemer_api.job import CompareReport
-from bessemer_trainer import channels, ngrams
+from bessemer_trainer import channels, ngrams, vetoes
 from bessemer_trainer.context import Outcome
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.stages import compare
@@ -118,6 +118,36 @@ def test_anchors_are_compared_on_their_own_axis(world: World) -> None:
     anchor = {"checkpoint": world.good, "results": [world.evaluate(world.good)]}
     found = report(world, task(world, anchors={"generalLoss": anchor}))
     assert [(axis.name, axis.delta) for axis in found.anchors] == [("generalLoss", 0.0)]
+
+
+def test_further_comparisons_are_reported_by_name_on_the_axes_that_were_asked(world: World) -> None:
+    arm = {"checkpoint": world.good, "results": [world.evaluate(world.good)]}
+    also = {"base": {"axes": ["generalLoss"], "arm": arm}, "sft": {"axes": ["knowledge", "generalLoss"], "arm": arm}}
+    plain, found = run(world, task(world)), run(world, task(world, also=also))
+    assert found.compare is not None and found.compare.also is not None and plain.compare is not None
+    told = {name: [(axis.name, axis.delta) for axis in axes] for name, axes in found.compare.also.items()}
+    assert told == {"base": [("generalLoss", 0.0)], "sft": [("knowledge", 0.0), ("generalLoss", 0.0)]}
+    assert (found.compare.axes, plain.compare.also) == (plain.compare.axes, None)
+    assert found.output_digest is not None
+    stored = json.loads((world.store().fetch(found.output_digest) / "evidence.json").read_bytes())
+    assert stored["artifacts"]["checkpoints"]["also/base"] == world.good
+
+
+def test_a_further_comparison_shows_a_loss(world: World) -> None:
+    forward = task(world)
+    also = {
+        "base": {"axes": ["generalLoss"], "arm": {"checkpoint": world.good, "results": [world.evaluate(world.good)]}}
+    }
+    found = report(world, forward | {"candidate": forward["baseline"], "also": also})
+    assert found.also is not None
+    assert found.also["base"][0].p_worse < 0.01 < found.axes[1].p_worse
+
+
+def test_a_veto_that_this_trainer_can_not_check_is_an_error_and_no_pass(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(vetoes._CHECKS, "nonFiniteWeights")  # type: ignore[arg-type]
+    assert refusal(world, task(world, vetoes=["nonFiniteWeights"])).reason == "VetoUnknown"
 
 
 # --- what is stored can not be changed, and arms must be measured alike ------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bessemer_api.job import PromoteReport, PromoteTask
+from bessemer_trainer import channels
 from bessemer_trainer.context import Outcome
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.stages import compare, promote
@@ -90,6 +91,30 @@ def test_a_digest_that_a_rollback_left_is_held_and_stays_held(world: World, evid
     put(world, "kept", 1, world.weak, kind="rollback", held=["sha256:" + "7" * 64])
     assert promote.promote(world.store(), other, AT).outcome == "Promoted"
     assert head(world, "kept", 2)["held"] == ["sha256:" + "7" * 64]
+
+
+def test_an_override_says_so_in_its_record_and_starts_no_new_count_of_tries(world: World, evidence: str) -> None:
+    put(world, "override", 1, world.weak)
+    task = promotion(world, "override", evidence, record=1, override=True, wins=[], by="ana")
+    first = promote.promote(world.store(), task, AT)
+    assert first == PromoteReport(outcome="Promoted", record=2, digest=world.good, at=AT)
+    assert (head(world, "override", 2)["kind"], head(world, "override", 2)["by"]) == ("override", "ana")
+    assert promote.promote(world.store(), task, "2026-02-01T00:00:00Z") == first
+    assert channels.last_promotion(world.store(), "override", 2) == 1
+
+
+def test_a_channel_follows_only_while_the_one_before_still_holds_the_candidate(world: World, evidence: str) -> None:
+    put(world, "early", 1, world.good)
+    after = promotion(world, "late", evidence, after="early")
+    put(world, "early", 2, world.weak)
+    assert promote.promote(world.store(), after, AT).outcome == "LeftBefore"
+    assert world.store().list("channels/late") == []
+    put(world, "early", 3, world.good)
+    assert promote.promote(world.store(), after, AT).outcome == "Promoted"
+    put(world, "early", 4, world.weak)
+    assert promote.promote(world.store(), after, AT).outcome == "Promoted", "what happened stays so"
+    never = promotion(world, "late2", evidence, after="empty")
+    assert promote.promote(world.store(), never, AT).outcome == "LeftBefore"
 
 
 def test_of_many_promotions_at_once_exactly_one_wins(world: World, evidence: str) -> None:

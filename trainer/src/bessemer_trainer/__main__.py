@@ -27,7 +27,7 @@ from bessemer_trainer.errors import PermanentError, Preempted, TrainerError
 from bessemer_trainer.metrics import Board, serve
 from bessemer_trainer.store import Store, open_store, run_key
 
-_ALWAYS_LOOKS = frozenset({"resolve", "promote", "report"})
+_ALWAYS_LOOKS = frozenset({"resolve", "promote", "rollback", "report"})
 """Verbs that look at the world, which may have changed: an earlier result says nothing."""
 
 _MODULES = {

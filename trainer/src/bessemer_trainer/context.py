@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bessemer_api.job import CompareReport, PromoteReport, ResolveReport, RunSpec
+from bessemer_api.job import CompareReport, PromoteReport, ResolveReport, RollbackReport, RunSpec
 from bessemer_api.v1alpha1.evaluation import Progress as ToldProgress
 from bessemer_trainer.metrics import Board
 from bessemer_trainer.store import Store
@@ -79,4 +79,5 @@ class Outcome:
     resolve: ResolveReport | None = None
     compare: CompareReport | None = None
     promote: PromoteReport | None = None
+    rollback: RollbackReport | None = None
     url: str = ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from bessemer_api.job import AxisEvidence
+from bessemer_api.job import HoldEvidence
 from bessemer_api.v1alpha1.gate import GateAxis
 
 Point = tuple[float, float]
@@ -76,7 +76,7 @@ def _rect(kind: str, corner: Point, width: float, height: float) -> Markup:
 # --- one axis: the interval of the difference against its margins ---------------------------------------------------
 
 
-def interval_plot(evidence: AxisEvidence, axis: GateAxis, state: str, unit: str) -> Markup:
+def interval_plot(evidence: HoldEvidence, axis: GateAxis, state: str, unit: str) -> Markup:
     """Difference with its 95 % interval, larger is better; the region beyond the margin is shaded."""
     low, high = min(evidence.low, -axis.not_worse_than, 0.0), max(evidence.high, axis.win_by or 0.0, 0.0)
     pad = 0.12 * (high - low)

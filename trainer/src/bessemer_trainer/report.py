@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bessemer_api.job import AxisEvidence, CompareReport, CompareTask
+from bessemer_api.job import CompareReport, CompareTask, HoldEvidence
 from bessemer_api.v1alpha1.evaluation import WorkStatus
 from bessemer_api.v1alpha1.gate import Gate, GateAxis
 from bessemer_api.v1alpha1.pipeline import ChannelSummary, GateSummary, PipelineSpec, StageSummary
@@ -188,7 +188,7 @@ def rule_in_words(gate: Gate) -> str:
     )
 
 
-def _axis_view(evidence: AxisEvidence, task: CompareTask, summary: GateSummary | None) -> dict[str, Any]:
+def _axis_view(evidence: HoldEvidence, task: CompareTask, summary: GateSummary | None) -> dict[str, Any]:
     axis: GateAxis = next(axis for axis in task.axes if axis.name == evidence.name)
     measure = next(measure for measure in task.measures if measure.name == evidence.name)
     state = next((a.state for a in (summary.axes if summary else ()) if a.name == evidence.name), "")

@@ -18,6 +18,11 @@ _BATCH_CHARACTERS = 1 << 20
 
 def check(store: Store, task: CompareTask) -> dict[Veto, str]:
     """The vetoes of the task that fired, each with what was found in words. Fetches only what they look at."""
+    unknown = sorted(set(task.vetoes) - _CHECKS.keys())
+    if unknown:
+        raise PermanentError(
+            "VetoUnknown", f"this trainer can not check the veto {unknown[0]}; remove it from the gate"
+        )
     found = {veto: _CHECKS[veto](store, task) for veto in task.vetoes}
     return {veto: finding for veto, finding in found.items() if finding}
 

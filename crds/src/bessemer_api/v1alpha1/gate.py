@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Model
-from bessemer_api.fields import AxisName, Name
+from bessemer_api.fields import AxisName, Duration, Name
 
-Veto = Literal["contamination", "nonFiniteWeights", "tokenizerEquality"]
+Veto = Literal["contamination", "nonFiniteWeights", "refusalDrift", "regression", "tokenizerEquality"]
 
 
 class BaselineElse(Model):
@@ -72,6 +72,15 @@ class Compose(Model):
     require: Literal["nonInferiorOnAll"] = Field("nonInferiorOnAll", description="Every axis must hold.")
 
 
+class OnInconclusive(Model):
+    """What becomes of a candidate about which the last look has shown neither good nor bad."""
+
+    then: Literal["fail", "requireApproval"] = Field(
+        "fail", description="requireApproval: a named person may promote it all the same, which is an override."
+    )
+    timeout: Duration = Field("72h", description="How long a person is waited for; then the gate has failed.")
+
+
 class Gate(Model):
     """A gate: a pure function from comparisons to Passed, Failed, Inconclusive or Invalid."""
 
@@ -91,6 +100,12 @@ class Gate(Model):
         description="The axes of this gate.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
+    also_against: dict[Name, Annotated[list[AxisName], Field(min_length=1, max_length=16)]] = Field(
+        default_factory=dict,
+        max_length=4,
+        description="Further comparisons that must hold, by what is compared with (base, a stage or a merge): axes of "
+        "this gate on which the candidate must not be worse by notWorseThan.",
+    )
     vetoes: list[Veto] = Field(
         default_factory=list,
         max_length=8,
@@ -99,6 +114,10 @@ class Gate(Model):
     )
     max_plausible_gain: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None, description="A larger gain on any axis is not believed without a person."
+    )
+    on_inconclusive: OnInconclusive = Field(
+        default_factory=lambda: OnInconclusive.model_validate({}),
+        description="What follows when the last look is not conclusive.",
     )
     cel: ClassVar[tuple[tuple[str, str], ...]] = (
         (
@@ -109,6 +128,11 @@ class Gate(Model):
             "(has(self.compose) ? self.compose.atLeast : 1) <= self.axes.filter(a, has(a.winBy)).size()",
             "compose.atLeast is larger than the number of axes with winBy",
         ),
+        (
+            "!has(self.alsoAgainst) || self.alsoAgainst.all(k, self.alsoAgainst[k].all(a, self.axes.exists(x, x.name"
+            " == a)))",
+            "alsoAgainst names an axis that the gate does not have",
+        ),
     )
 
     @model_validator(mode="after")
@@ -117,4 +141,7 @@ class Gate(Model):
             raise ValueError("looks must increase")
         if self.compose.at_least > sum(axis.win_by is not None for axis in self.axes):
             raise ValueError("compose.atLeast is larger than the number of axes with winBy")
+        names = {axis.name for axis in self.axes}
+        if any(axis not in names for axes in self.also_against.values() for axis in axes):
+            raise ValueError("alsoAgainst names an axis that the gate does not have")
         return self

@@ -5,12 +5,25 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Conditions, Metadata, Model
-from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Text, Token, Uri, immutable
+from bessemer_api.fields import (
+    STORE_IS_IMMUTABLE,
+    AxisName,
+    Digest,
+    Name,
+    ShortText,
+    StoreUrl,
+    Text,
+    Timestamp,
+    Token,
+    Uri,
+    immutable,
+)
 from bessemer_api.v1alpha1.data import DataSet, Mixture
 from bessemer_api.v1alpha1.diagnostic import DiagnosticSummary
-from bessemer_api.v1alpha1.evaluation import Phase, PipelineEvaluation
+from bessemer_api.v1alpha1.evaluation import Attempt, Phase, PipelineEvaluation
 from bessemer_api.v1alpha1.gate import Gate
 from bessemer_api.v1alpha1.merge import Merge
+from bessemer_api.v1alpha1.promotion import CandidateSummary, NominationSummary, Promotion, RollbackSummary
 from bessemer_api.v1alpha1.train import (
     BaseShape,
     ChatTemplate,
@@ -172,27 +185,6 @@ class Stage(Model):
         return self
 
 
-class Channel(Model):
-    """A channel that a promotion writes to."""
-
-    name: Name = Field(description="Name of the channel, for example prod.")
-
-
-class Promotion(Model):
-    """What may be promoted, and where to."""
-
-    candidates: list[Name] = Field(
-        min_length=1, max_length=1, description="Stage or merge whose output may be promoted."
-    )
-    gate: Name = Field(description="Gate that must pass.")
-    channels: list[Channel] = Field(
-        min_length=1,
-        max_length=1,
-        description="Channel that is written.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-    )
-
-
 class PipelineSpec(Model):
     """What is made, how it is judged, and where it is promoted to."""
 
@@ -283,6 +275,15 @@ class ChannelSummary(Model):
     digest: Digest | None = Field(None, description="Promoted checkpoint; absent while the channel is empty.")
     record: int = Field(0, ge=0, description="Number of the newest record.")
     at: Annotated[str, Field(max_length=40)] = Field("", description="When it was written.")
+    kind: Annotated[str, Field(max_length=20)] | None = Field(
+        None, description="How it came there: promotion, override or rollback."
+    )
+    by: ShortText | None = Field(None, description="Who asked for it: a person, or bessemer.")
+    previous: Digest | None = Field(None, description="What the channel held before.")
+    held: list[Digest] | None = Field(
+        None, max_length=8, description="Newest digests that a rollback left; they are not promoted again."
+    )
+    soaks_until: Timestamp | None = Field(None, description="When it is to follow the channel before.")
 
 
 class PipelineStatus(Model):
@@ -291,11 +292,22 @@ class PipelineStatus(Model):
     observed_generation: int = Field(0, ge=0, description="Generation that this status was decided for.")
     conditions: Conditions = Field(
         default_factory=list,
-        description="Ready, Reconciling, Stalled, Suspended, Prepared, Trained, Evaluated, GatePassed, Promoted.",
+        description="Ready, Reconciling, Stalled, Suspended, Prepared, Trained, Evaluated, GatePassed, Promoted, "
+        "and RolledBack once a rollback was asked for.",
     )
     stages: list[StageSummary] = Field(default_factory=list, max_length=256, description="Stages in order.")
     gates: list[GateSummary] = Field(default_factory=list, max_length=16, description="Verdicts.")
-    channels: list[ChannelSummary] = Field(default_factory=list, max_length=8, description="Channels.")
+    candidates: list[CandidateSummary] = Field(
+        default_factory=list, max_length=16, description="Candidates and their dev figures, where there are several."
+    )
+    nomination: NominationSummary | None = Field(None, description="Which of several candidates the gate judges.")
+    channels: list[ChannelSummary] = Field(default_factory=list, max_length=16, description="Channels.")
+    rollback: RollbackSummary | None = Field(None, description="The last rollback.")
+    late: list[Attempt] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Attempts of the pipeline's own Jobs that were ended by their deadline.",
+    )
     diagnostics: list[DiagnosticSummary] = Field(
         default_factory=list, max_length=256, description="What the diagnostics found."
     )

@@ -8,16 +8,13 @@ not know where evidence is stored. docs/gate.md explains the rules with numbers.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Literal
 
-from bessemer_api.job import AxisEvidence, CompareReport, RunReport
+from bessemer_api.job import AxisEvidence, CompareReport, HoldEvidence, RunReport
 from bessemer_api.v1alpha1.gate import Gate, GateAxis
 from bessemer_api.v1alpha1.pipeline import AxisSummary
 from bessemer_operator.core import stats
-
-Verdict = Literal["Passed", "Failed", "Inconclusive", "Invalid", "Error"]
-State = Literal["Won", "Holds", "Worse", "NotShown"]
+from bessemer_operator.core.gate_report import find_missing, listed
+from bessemer_operator.core.verdict import Asked, Decision, Reason, State, Verdict, invalid
 
 MIN_CLUSTERS = 20
 """Below this the standard errors of clusters are not to be trusted."""
@@ -27,56 +24,16 @@ ASSUMED_DISCORDANCE = 0.2
 """Share of 0/1 items on which two arms are assumed to differ, when a margin is judged before there is data."""
 
 
-class Reason(StrEnum):
-    """Why a verdict was given; the reason of the condition GatePassed."""
-
-    PASSED = "GatePassed"
-    VETO = "Veto"
-    WORSE = "ProvenWorse"
-    IMPOSSIBLE = "WinsImpossible"
-    NOT_SHOWN = "NotShown"
-    NEXT_LOOK = "NextLook"
-    IMPLAUSIBLE = "ImplausibleGain"
-    MISSING = "MissingData"
-    NOT_A_NUMBER = "NotANumber"
-    MISMATCH = "DigestMismatch"
-    SETTINGS = "SettingsDiffer"
-    FLOOR = "BaselineAtFloor"
-    CLUSTERS = "TooFewClusters"
-    NO_SPREAD = "NoSpread"
-    UNDERPOWERED = "Underpowered"
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the operator asked the comparison for; a report that answers something else is Invalid."""
-
-    input_digest: str
-    look: int
-    anchors: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A verdict with its numbers. `next_look` is set exactly when the gate wants more items."""
-
-    verdict: Verdict
-    reason: str
-    message: str
-    look: int = 0
-    tries: int = 0
-    alpha: float = 0.0
-    alpha_spent: float = 0.0
-    next_look: int | None = None
-    axes: tuple[AxisSummary, ...] = ()
-
-    @property
-    def wins(self) -> tuple[str, ...]:
-        """Axes that were won; they move the anchor when the candidate is promoted."""
-        return tuple(axis.name for axis in self.axes if axis.state == "Won")
-
-
 Pair = tuple[GateAxis, AxisEvidence]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One comparison that must hold: against whom, what is asked of the axis, and what was found."""
+
+    against: str
+    axis: GateAxis
+    evidence: HoldEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +46,17 @@ class Case:
     gate: Gate
     report: CompareReport
     axes: tuple[Pair, ...]
-    anchors: tuple[Pair, ...]
+    others: tuple[Hold, ...]
     alpha: float
 
     @property
     def is_last(self) -> bool:
         return self.report.look == len(self.gate.looks)
+
+    @property
+    def holds(self) -> tuple[Hold, ...]:
+        """Every comparison: with the baseline, with anchors, and with what the gate asks for besides."""
+        return (*(Hold("the baseline", axis, evidence) for axis, evidence in self.axes), *self.others)
 
     @property
     def winnable(self) -> tuple[AxisEvidence, ...]:
@@ -112,7 +74,7 @@ class Case:
         So a candidate that deserves to go on is stopped by them with probability alpha at most. They can only
         refuse, and so can not add a false promotion.
         """
-        return self.gate.alpha / (len(self.axes + self.anchors) * len(self.gate.looks))
+        return self.gate.alpha / (len(self.holds) * len(self.gate.looks))
 
 
 def decide(gate: Gate, run: RunReport, asked: Asked) -> Decision:
@@ -123,9 +85,9 @@ def decide(gate: Gate, run: RunReport, asked: Asked) -> Decision:
     if run.error is not None:
         return Decision("Error", run.error.reason, run.error.message)
     if run.verb != "compare" or run.input_digest != asked.input_digest:
-        return _invalid(Reason.MISMATCH, f"The report answers {run.verb} {run.input_digest}, not {asked.input_digest}.")
+        return invalid(Reason.MISMATCH, f"The report answers {run.verb} {run.input_digest}, not {asked.input_digest}.")
     if run.compare is None:
-        return _invalid(Reason.MISSING, "The compare run reported no evidence.")
+        return invalid(Reason.MISSING, "The compare run reported no evidence.")
     return judge(gate, run.compare, asked)
 
 
@@ -135,7 +97,7 @@ def judge(gate: Gate, report: CompareReport, asked: Asked) -> Decision:
         detail = f": {report.veto_detail}" if report.veto_detail else ""
         message = f"Vetoed by {', '.join(report.vetoes)}{detail}."
         return Decision("Failed", Reason.VETO, message[:1024], report.look, report.tries)
-    missing = _incomplete(gate, report, asked)
+    missing = find_missing(gate, report, asked)
     if missing is not None:
         return missing
     case = _case(gate, report)
@@ -157,7 +119,10 @@ def _case(gate: Gate, report: CompareReport) -> Case:
         gate=gate,
         report=report,
         axes=tuple((axis, found[axis.name]) for axis in gate.axes),
-        anchors=tuple((asked[e.name], e) for e in report.anchors),
+        others=(
+            *(Hold("its anchor", asked[e.name], e) for e in report.anchors),
+            *(Hold(name, asked[e.name], e) for name, found in sorted((report.also or {}).items()) for e in found),
+        ),
         alpha=_look_alphas(gate, report.tries)[report.look - 1],
     )
 
@@ -175,81 +140,31 @@ def _first(checks: Sequence[Callable[[Case], Decision | None]], case: Case) -> D
     return next((found for check in checks if (found := check(case)) is not None), None)
 
 
-def _invalid(reason: Reason, message: str) -> Decision:
-    return Decision("Invalid", reason, message)
-
-
-# --- is all there? ----------------------------------------------------------------------------------------------
-
-
-def _incomplete(gate: Gate, report: CompareReport, asked: Asked) -> Decision | None:
-    if not 1 <= asked.look <= len(gate.looks) or report.look != asked.look:
-        message = f"The report is of look {report.look}; asked was look {asked.look} of {len(gate.looks)}."
-        return _invalid(Reason.MISMATCH, message)
-    if report.tries < 1:
-        return _invalid(Reason.MISSING, "The try was not registered before the items were read.")
-    for kind, found, wanted in (
-        ("axes", report.axes, frozenset(axis.name for axis in gate.axes)),
-        ("anchors", report.anchors, asked.anchors & {axis.name for axis in gate.axes}),
-    ):
-        names = [evidence.name for evidence in found]
-        if sorted(names) != sorted(wanted):
-            return _invalid(Reason.MISSING, f"The report has {kind} {_list(names)}; asked were {_list(wanted)}.")
-    return _bad_evidence([*report.axes, *report.anchors], gate.looks[asked.look - 1])
-
-
-def _bad_evidence(found: Sequence[AxisEvidence], items: int) -> Decision | None:
-    for evidence in found:
-        field = _bad_number(evidence)
-        if field is not None:
-            value = getattr(evidence, field)
-            return _invalid(Reason.NOT_A_NUMBER, f"Axis {evidence.name}: {field} is {value}; no number it can be.")
-        if evidence.n != items:
-            message = f"Axis {evidence.name} has {evidence.n} items; this look needs {items}."
-            return _invalid(Reason.MISSING, message)
-    return None
-
-
-def _bad_number(evidence: AxisEvidence) -> str | None:
-    """The first field that is not finite or out of its range."""
-    shares = ("p_win", "p_hold", "p_worse", "p_no_win", "largest_cluster_share")
-    others = ("delta", "low", "high", "baseline_mean", "candidate_mean", "baseline_low")
-    for field in (*shares, *others, "standard_error", "chance"):
-        value = getattr(evidence, field)
-        if value is None and field == "chance":
-            continue
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            return field
-        if (field in shares and not 0 <= value <= 1) or (field == "standard_error" and value < 0):
-            return field
-    return None
-
-
 # --- is it evidence? --------------------------------------------------------------------------------------------
 
 
 def _settings(case: Case) -> Decision | None:
     if case.report.settings_agree:
         return None
-    return _invalid(Reason.SETTINGS, "The arms were measured with different evaluators or settings; evaluate again.")
+    return invalid(Reason.SETTINGS, "The arms were measured with different evaluators or settings; evaluate again.")
 
 
 def _spread(case: Case) -> Decision | None:
-    for _, e in case.axes + case.anchors:
+    for e in (hold.evidence for hold in case.holds):
         if e.standard_error == 0 and not e.binary:
             message = f"Axis {e.name}: no spread in its {e.n} differences, so no error can be estimated."
-            return _invalid(Reason.NO_SPREAD, f"{message} Are the arms the same checkpoint?")
+            return invalid(Reason.NO_SPREAD, f"{message} Are the arms the same checkpoint?")
     return None
 
 
 def _clusters(case: Case) -> Decision | None:
     """Without enough clusters nothing is shown, neither good nor bad; a later look may have enough."""
-    for _, e in case.axes + case.anchors:
+    for e in (hold.evidence for hold in case.holds):
         if e.clusters < MIN_CLUSTERS or e.largest_cluster_share > MAX_CLUSTER_SHARE:
             found = f"{e.clusters} clusters, the largest with {e.largest_cluster_share:.0%} of the items"
             needed = f"at least {MIN_CLUSTERS}, none with over {MAX_CLUSTER_SHARE:.0%}"
             message = f"Axis {e.name}: {found}; expected {needed}."
-            return _invalid(Reason.CLUSTERS, message) if case.is_last else _next_look(case, message)
+            return invalid(Reason.CLUSTERS, message) if case.is_last else _next_look(case, message)
     return None
 
 
@@ -268,7 +183,7 @@ def _floor(case: Case) -> Decision | None:
         if axis.win_by is None or _gate_p(case) <= case.alpha:
             low = f"the baseline may score as little as {e.baseline_low:.3f}"
             floor = f"under chance {e.chance:.3f} plus the margin {axis.not_worse_than:g}"
-            return _invalid(Reason.FLOOR, f"Axis {e.name}: {low}, {floor}: not being worse would be free.")
+            return invalid(Reason.FLOOR, f"Axis {e.name}: {low}, {floor}: not being worse would be free.")
     return None
 
 
@@ -294,7 +209,7 @@ def _power(case: Case) -> Decision | None:
         needed = designed_margin(case.gate) if e.binary else needed_margin(last, error)
         if axis.not_worse_than < needed:
             found = f"{looks[-1]} items can show a margin of {needed:.4f}, not {axis.not_worse_than:g}"
-            return _invalid(Reason.UNDERPOWERED, f"Axis {e.name}: {found}; use more items or a larger margin.")
+            return invalid(Reason.UNDERPOWERED, f"Axis {e.name}: {found}; use more items or a larger margin.")
     return None
 
 
@@ -302,11 +217,11 @@ def _power(case: Case) -> Decision | None:
 
 
 def _worse(case: Case) -> Decision | None:
-    for against, pairs in (("the baseline", case.axes), ("its anchor", case.anchors)):
-        for axis, e in pairs:
-            if e.p_worse <= case.stop_alpha:
-                message = f"Axis {e.name} is worse than {against} by more than {axis.not_worse_than:g}: {_numbers(e)}"
-                return Decision("Failed", Reason.WORSE, f"{message}, p {e.p_worse:.2g} at level {case.stop_alpha:.2g}.")
+    for hold in case.holds:
+        axis, e = hold.axis, hold.evidence
+        if e.p_worse <= case.stop_alpha:
+            message = f"Axis {e.name} is worse than {hold.against} by more than {axis.not_worse_than:g}: {_numbers(e)}"
+            return Decision("Failed", Reason.WORSE, f"{message}, p {e.p_worse:.2g} at level {case.stop_alpha:.2g}.")
     return None
 
 
@@ -315,7 +230,7 @@ def _impossible(case: Case) -> Decision | None:
     spare = len(case.winnable) - case.gate.compose.at_least
     if len(lost) <= spare:
         return None
-    message = f"{case.gate.compose.at_least} wins are needed, but no win is possible on {_list(lost)}"
+    message = f"{case.gate.compose.at_least} wins are needed, but no win is possible on {listed(lost)}"
     return Decision("Failed", Reason.IMPOSSIBLE, f"{message} (level {case.stop_alpha:.2g}).")
 
 
@@ -332,7 +247,9 @@ def _passed(case: Case) -> Decision | None:
 
 def _go_on(case: Case) -> Decision:
     if case.is_last:
-        return Decision("Failed", Reason.NOT_SHOWN, f"Not shown at the last look: {_score(case)}")
+        asks = case.gate.on_inconclusive.then == "requireApproval"
+        verdict: Verdict = "Inconclusive" if asks else "Failed"
+        return Decision(verdict, Reason.NOT_SHOWN, f"Not shown at the last look: {_score(case)}")
     return _next_look(case, f"Not yet shown: {_score(case)}")
 
 
@@ -342,7 +259,7 @@ def _next_look(case: Case, message: str) -> Decision:
 
 def _gate_p(case: Case) -> float:
     wins = [e.p_win for e in case.winnable]
-    holds = [e.p_hold for _, e in case.axes + case.anchors]
+    holds = [hold.evidence.p_hold for hold in case.holds]
     return stats.gate_p(wins, holds, case.gate.compose.at_least)
 
 
@@ -376,14 +293,14 @@ def _score(case: Case) -> str:
     """How far the gate is: wins and holds with the p that decides each."""
     at_least = case.gate.compose.at_least
     won = sum(_is_won(case, axis, e) for axis, e in case.axes)
-    holds = [e.p_hold for _, e in case.axes + case.anchors]
+    holds = [hold.evidence.p_hold for hold in case.holds]
     held = sum(p <= case.alpha for p in holds)
     text = f"{held} of {len(holds)} comparisons hold (largest p {max(holds):.2g})"
     if at_least:
         p = stats.partial_conjunction([e.p_win for e in case.winnable], at_least)
         text = f"{won} of {len(case.winnable)} axes won, {at_least} needed (p {p:.2g}); {text}"
     floor = [e.name for _, e in _at_floor(case)]
-    return f"{text}; at the floor, where holding is free: {_list(floor)}." if floor else f"{text}."
+    return f"{text}; at the floor, where holding is free: {listed(floor)}." if floor else f"{text}."
 
 
 def _where(case: Case) -> str:
@@ -391,9 +308,5 @@ def _where(case: Case) -> str:
     return f"Look {report.look} of {len(case.gate.looks)}, try {report.tries}, alpha {case.alpha:.2g}."
 
 
-def _numbers(evidence: AxisEvidence) -> str:
+def _numbers(evidence: HoldEvidence) -> str:
     return f"difference {evidence.delta:+.4f}, 95 % interval {evidence.low:+.4f} to {evidence.high:+.4f}"
-
-
-def _list(names: Sequence[str] | frozenset[str]) -> str:
-    return ", ".join(sorted(names)) or "none"

@@ -4,17 +4,18 @@ The verdict itself is `core/gate.py`'s, from the report of a comparison alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from bessemer_api.digest import canonical_json, input_digest, sha256_digest
-from bessemer_api.job import Arm, CompareTask
+from bessemer_api.job import AlsoArm, Arm, CompareTask
 from bessemer_api.v1alpha1.evaluation import Axis, Evaluation, EvaluationInputs
-from bessemer_api.v1alpha1.gate import Gate
+from bessemer_api.v1alpha1.gate import Gate, OnInconclusive
 from bessemer_api.v1alpha1.pipeline import GateSummary
 from bessemer_operator.core.attempts import WorkState
-from bessemer_operator.core.gate import Asked, Decision, decide
+from bessemer_operator.core.gate import decide
 from bessemer_operator.core.jobs import PipelineJobs
+from bessemer_operator.core.verdict import Asked, Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,15 @@ class Contest:
     baseline: str
     anchors: Mapping[str, str]
     training_data: tuple[str, ...]
+    also: Mapping[str, str] = field(default_factory=dict)
+    """Checkpoints of the further comparisons that the gate asks for, by name."""
     channel: str | None = None
     record: int = 0
 
     @property
     def checkpoints(self) -> list[str]:
         """Every checkpoint that must be measured, each once."""
-        return list(dict.fromkeys([self.candidate, self.baseline, *self.anchors.values()]))
+        return list(dict.fromkeys([self.candidate, self.baseline, *self.anchors.values(), *self.also.values()]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,8 @@ def _compare(
     if state.report is None:
         waiting = pending(contest.gate, "Comparing", f"look {look}: waits for the comparison", contest)
         return replace(run, summary=waiting.model_copy(update={"look": look - 1}), requeue=state.requeue)
-    decision = decide(contest.gate, state.report, Asked(digest, look, frozenset(task.anchors)))
+    also = {name: frozenset(other.axes) for name, other in (task.also or {}).items()}
+    decision = decide(contest.gate, state.report, Asked(digest, look, frozenset(task.anchors), also))
     summary = _summary(contest, decision, state.report.output_digest)
     return replace(run, summary=summary, wins=decision.wins)
 
@@ -142,9 +146,10 @@ def _compare(
 def gate_digest(gate: Gate, measures: Sequence[Axis]) -> str:
     """Of everything that a verdict depends on but the evidence. An edited gate is another try (see docs/gate.md).
 
-    `mode` changes no verdict, so it is left out; so are defaults, as in every digest of inputs.
+    `mode` changes no verdict, and what follows an inconclusive one makes none pass, so both are left out; so are
+    defaults, as in every digest of inputs.
     """
-    asked = gate.model_copy(update={"mode": "enforce"})
+    asked = gate.model_copy(update={"mode": "enforce", "on_inconclusive": OnInconclusive.model_validate({})})
     return sha256_digest(canonical_json([input_digest(part) for part in (asked, *measures)]))
 
 
@@ -152,6 +157,11 @@ def _task(contest: Contest, look: int, results: Mapping[str, list[str]]) -> Comp
     def arm(checkpoint: str) -> Arm:
         return Arm(checkpoint=checkpoint, results=results[checkpoint])
 
+    also = {
+        name: AlsoArm(axes=axes, arm=arm(contest.also[name]))
+        for name, axes in contest.gate.also_against.items()
+        if contest.also[name] != contest.baseline
+    }
     return CompareTask(
         gate=contest.gate.name,
         gate_digest=gate_digest(contest.gate, contest.axes),
@@ -165,6 +175,7 @@ def _task(contest: Contest, look: int, results: Mapping[str, list[str]]) -> Comp
         bank=contest.bank,
         channel=contest.channel,
         record=contest.record,
+        also=also or None,
         vetoes=list(contest.gate.vetoes),
         training_data=list(contest.training_data),
     )

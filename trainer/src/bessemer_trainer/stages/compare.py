@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bessemer_api.digest import canonical_json
-from bessemer_api.job import Arm, AxisEvidence, CompareReport, CompareTask
+from bessemer_api.job import Arm, AxisEvidence, CompareReport, CompareTask, HoldEvidence
 from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_api.v1alpha1.gate import GateAxis
 from bessemer_trainer import vetoes
@@ -35,16 +35,20 @@ def run(context: Context) -> Outcome:
     tries, uses = _register(context, task)
     candidate, baseline = (read_arm(context.store, task, arm) for arm in (task.candidate, task.baseline))
     anchors = {axis: read_arm(context.store, task, arm) for axis, arm in sorted(task.anchors.items())}
+    also = {name: read_arm(context.store, task, other.arm) for name, other in sorted((task.also or {}).items())}
     fired = vetoes.check(context.store, task)
     report = CompareReport(
         look=task.look,
         tries=tries,
         bank_uses=uses,
         axes=[evidence(axis, task, candidate, baseline) for axis in task.axes],
-        anchors=[evidence(axis, task, candidate, anchors[axis.name]) for axis in task.axes if axis.name in anchors],
+        anchors=[_hold(axis, task, candidate, anchors[axis.name]) for axis in task.axes if axis.name in anchors],
+        also={name: _holds(name, task, candidate, found) for name, found in also.items()} or None,
         vetoes=list(fired),
         veto_detail="; ".join(f"{veto}: {finding}" for veto, finding in fired.items())[:500],
-        settings_agree=all(other.settings == candidate.settings for other in (baseline, *anchors.values())),
+        settings_agree=all(
+            other.settings == candidate.settings for other in (baseline, *anchors.values(), *also.values())
+        ),
     )
     _require_reportable(report)
     digest = context.store.publish(_write(context.scratch, task, report), "comparison", _meta(task))
@@ -104,6 +108,17 @@ def evidence(axis: GateAxis, task: CompareTask, candidate: Results, baseline: Re
         raise PermanentError("NotComparable", str(error)) from error
 
 
+def _hold(axis: GateAxis, task: CompareTask, candidate: Results, other: Results) -> HoldEvidence:
+    """The part of the evidence that a comparison needs which must only hold: a report is short."""
+    found = evidence(axis, task, candidate, other)
+    return HoldEvidence.model_validate({name: getattr(found, name) for name in HoldEvidence.model_fields})
+
+
+def _holds(name: str, task: CompareTask, candidate: Results, other: Results) -> list[HoldEvidence]:
+    asked = (task.also or {})[name].axes
+    return [_hold(axis, task, candidate, other) for axis in task.axes if axis.name in asked]
+
+
 def _require_reportable(report: CompareReport) -> None:
     size = len(canonical_json(report.wire()))
     if size > MAX_EVIDENCE_BYTES:
@@ -130,7 +145,8 @@ def _artifacts(task: CompareTask) -> dict[str, Any]:
 
 
 def _named_anchors(task: CompareTask) -> dict[str, Arm]:
-    return {f"anchor/{axis}": arm for axis, arm in task.anchors.items()}
+    also = {f"also/{name}": other.arm for name, other in (task.also or {}).items()}
+    return {f"anchor/{axis}": arm for axis, arm in task.anchors.items()} | also
 
 
 def _meta(task: CompareTask) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 The record is created only if it is absent, so that of two promotions one wins and the other sees that the baseline
 moved. Nothing is promoted that is held after a rollback, that is damaged, or whose evidence is about something else.
-It gives no verdict: the operator asks for a promotion only after its gate has passed.
+It gives no verdict: the operator asks for a promotion only after its gate has passed, or a named person has decided to
+promote all the same (a record of kind `override`, which is never an anchor and starts no new count of tries).
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from bessemer_trainer.store import Store
 
 
 def run(context: Context) -> Outcome:
-    """Outcome Promoted, AlreadyPromoted, BaselineMoved or Held. Raises PermanentError for a damaged artifact."""
+    """Outcome Promoted, AlreadyPromoted, BaselineMoved, Held or LeftBefore. PermanentError for a damaged artifact."""
     task = context.spec.promote
     assert task is not None  # noqa: S101 - __main__ has checked that the field of the verb is set
     now = datetime.now(UTC)  # noqa: TID251 - this is the shell, and the record says when it was written
@@ -40,12 +41,20 @@ def promote(store: Store, task: PromoteTask, at: str) -> PromoteReport:
         return _report("BaselineMoved", head)
     if task.candidate in head.get("held", []):
         return _report("Held", head)
+    if task.after is not None and _digest_of(store, task.after) != task.candidate:
+        return _report("LeftBefore", head)
     _require_sound(store, task)
     record = _record(task, head, at)
     if not store.create(record_key(task.channel, task.record + 1), canonical_json(record)):
         winner = read_record(store, task.channel, task.record + 1)
         return _report("Promoted" if _is_ours(winner, task) else "BaselineMoved", winner)
     return _report("Promoted", record)
+
+
+def _digest_of(store: Store, channel: str) -> str | None:
+    """What a channel holds now."""
+    number = newest_record(store, channel)
+    return str(read_record(store, channel, number)["digest"]) if number else None
 
 
 def _is_ours(record: Mapping[str, Any], task: PromoteTask) -> bool:
@@ -60,7 +69,7 @@ def _record(task: PromoteTask, head: Mapping[str, Any], at: str) -> dict[str, An
         "record": task.record + 1,
         "channel": task.channel,
         "digest": task.candidate,
-        "kind": "promotion",
+        "kind": "override" if task.override else "promotion",
         "previous": head.get("digest"),
         "gate": task.gate,
         "evidence": task.evidence,

@@ -16,6 +16,9 @@ from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.sources import MODEL_SUFFIXES, pin
 from bessemer_trainer.store import Store
 
+MAX_HELD = 8
+"""Held digests that a report tells, the newest; `promote` looks at all of them."""
+
 
 def run(context: Context) -> Outcome:
     """The ResolveReport. Raises PermanentError(Source... | ChannelCorrupt), TransientError(SourceFailed)."""
@@ -66,8 +69,23 @@ def head(records: Sequence[Mapping[str, Any]], axes: set[str]) -> ChannelHead:
     ]
     won = {axis for record in releases for axis in record["wins"]}
     anchors = {axis: _anchor(releases, axis) for axis in sorted(axes | won)} if releases else {}
-    fields = {name: newest[name] for name in ("record", "digest", "at", "held")}
-    return ChannelHead.model_validate(fields | {"anchors": anchors})
+    fields = {name: newest[name] for name in ("record", "digest", "at")}
+    return ChannelHead.model_validate(
+        fields | {"anchors": anchors, "held": newest["held"][-MAX_HELD:], **_story(records, newest)}
+    )
+
+
+def _story(records: Sequence[Mapping[str, Any]], newest: Mapping[str, Any]) -> dict[str, Any]:
+    """How the newest digest came there, and by which evidence: that of the record that first brought it, or again."""
+    brought = [record for record in records if record["kind"] != "rollback" and record["digest"] == newest["digest"]]
+    origin: Mapping[str, Any] = brought[-1] if brought else {}
+    fields = {"kind": newest["kind"], "by": newest.get("by"), "previous": newest.get("previous")}
+    return fields | {
+        "origin": origin.get("kind"),
+        "gate": origin.get("gate"),
+        "evidence": origin.get("evidence"),
+        "wins": origin.get("wins"),
+    }
 
 
 def _anchor(releases: Sequence[Mapping[str, Any]], axis: str) -> str:

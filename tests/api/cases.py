@@ -36,7 +36,15 @@ HAS_PROMPT = "perturb and prompt: chat belong to tasks whose items have a prompt
 HEAT = "several samples need a temperature above 0"
 ONE_ORIGIN = "items need exactly one of uri and reasoningGym"
 OF_A_URI = "sha256 and lmEval belong to a uri"
+ONE_PLACE = "a data set has either sources or derive"
+OTHER_KIND = "derive.rule makes rows of another kind than this data set"
 WHOLE_SEQUENCES = "train.globalBatchTokens must be a multiple of data.sequenceLength"
+
+
+def derive(rule: str) -> dict[str, Any]:
+    """A data set that is made from the poems by rule."""
+    return {"from": "poems", "rule": rule}
+
 
 CASES = (
     Case("an_ordinary_pipeline_is_accepted"),
@@ -215,6 +223,39 @@ CASES = (
         {ITEMS: {"reasoningGym": {"generators": ["chain_sum"]}, "lmEval": {"task": "facts"}}},
     ),
     Case("a_harness_task_is_accepted", "", {ITEMS: {"uri": "s3://raw/tasks", "lmEval": {"task": "facts"}}}),
+    # Data sets
+    Case("a_set_without_sources_is_refused", ONE_PLACE, {"spec.data.poems.sources": ABSENT}),
+    Case("a_set_with_no_sources_is_refused", ONE_PLACE, {"spec.data.poems.sources": []}),
+    Case(
+        "a_set_with_sources_and_a_rule_is_refused",
+        ONE_PLACE,
+        {"spec.data.poems.derive": derive("readingComprehension")},
+    ),
+    Case("a_derived_set_is_accepted", "", {"spec.data.tasks": {"derive": derive("readingComprehension")}}),
+    Case(
+        "questions_are_prompts_with_completions",
+        "",
+        {"spec.data.tasks": {"kind": "promptCompletion", "derive": derive("questionAnswer")}},
+    ),
+    Case(
+        "rejected_answers_make_pairs", "", {"spec.data.x": {"kind": "preference", "derive": derive("rejectedAnswers")}}
+    ),
+    Case("questions_are_no_texts", OTHER_KIND, {"spec.data.tasks": {"derive": derive("questionAnswer")}}),
+    Case(
+        "texts_are_no_questions",
+        OTHER_KIND,
+        {"spec.data.tasks": {"kind": "promptCompletion", "derive": derive("readingComprehension")}},
+    ),
+    Case(
+        "rejected_answers_are_no_prompts",
+        OTHER_KIND,
+        {"spec.data.x": {"kind": "prompts", "derive": derive("rejectedAnswers")}},
+    ),
+    Case(
+        "messages_under_another_name_are_accepted",
+        "",
+        {"spec.data.poems": {"kind": "messages", "sources": [{"uri": "x", "fields": {"messages": "chat"}}]}},
+    ),
     # Keys of maps
     Case(
         "a_long_name_of_a_data_set_is_refused",
@@ -278,7 +319,9 @@ BOUNDS = (
     Case("a_uri_with_nul_is_refused", "", {"spec.data.poems.sources.0.uri": "a\0b"}),
     Case("a_budget_of_nothing_is_refused", "greater than 0", {"spec.budget": {"gpuHours": 0}}),
     Case("a_data_set_of_no_tokens_is_refused", "or equal to 1", {"spec.data.poems.expectedTokens": 0}),
-    Case("no_sources_are_refused", "", {"spec.data.poems.sources": []}),
+    Case("an_unknown_kind_of_rows_is_refused", "", {"spec.data.poems.kind": "csv"}),
+    Case("an_unknown_field_name_of_a_source_is_refused", "", {"spec.data.poems.sources.0.fields": {"answer": "a"}}),
+    Case("a_field_without_a_name_is_refused", "", {"spec.data.poems.sources.0.fields": {"prompt": ""}}),
     Case(
         "65_stages_are_refused",
         "",

@@ -51,6 +51,37 @@ def quiz(items: int, margin: float) -> dict[str, Any]:
 CASES = (
     Case("a_clean_pipeline_has_no_findings", {}),
     Case("an_empty_pipeline_is_dubious", {"spec": {"store": "s3://b"}}, ("[Empty at spec]",)),
+    # Data sets
+    Case(
+        "a_set_derived_from_none_is_named",
+        {"spec.data.tasks": {"derive": {"from": "poem", "rule": "readingComprehension"}}},
+        ("UnknownDataSet at spec.data.tasks.derive.from",),
+        'there is no data set "poem"; did you mean "poems"?',
+    ),
+    Case(
+        "sets_that_are_derived_from_each_other_are_a_cycle",
+        {
+            "spec.data.a": {"derive": {"from": "b", "rule": "readingComprehension"}},
+            "spec.data.b": {"derive": {"from": "a", "rule": "readingComprehension"}},
+        },
+        ("Cycle at spec.data",),
+        "data sets wait for each other in a cycle: a -> b -> a",
+    ),
+    Case(
+        "a_rule_reads_rows_of_one_kind",
+        {
+            "spec.data.pairs": {"kind": "preference", "derive": {"from": "poems", "rule": "rejectedAnswers"}},
+        },
+        ("WrongKind at spec.data.pairs.derive.from", "[Unused at spec.data.pairs]"),
+        'rejectedAnswers reads rows of kind promptCompletion, but "poems" is of kind text',
+    ),
+    Case(
+        "a_set_that_another_is_derived_from_is_used",
+        {
+            "spec.data.tasks": {"derive": {"from": "poems", "rule": "readingComprehension"}},
+            **{f"spec.stages.{index}.data.mixture": [{"ref": "tasks"}] for index in range(3)},
+        },
+    ),
     # References
     Case(
         "an_unknown_data_set_is_named_with_the_nearest",

@@ -130,8 +130,8 @@ def test_sources_that_changed_since_they_were_resolved_are_refused(world: World)
 def test_source_that_changes_while_it_is_read_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = world.write("a.jsonl", rows(["old"]))
 
-    def read_and_append(sources: list[Any]) -> Any:
-        yield from read_rows(sources)
+    def read_and_append(sources: list[Any], kind: Any) -> Any:
+        yield from read_rows(sources, kind)
         world.write("a.jsonl", rows(["old", "new"]))
 
     monkeypatch.setattr("bessemer_trainer.stages.prepare.read_rows", read_and_append)

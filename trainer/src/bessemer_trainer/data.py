@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from bessemer_api.digest import canonical_json, sha256_digest
-from bessemer_api.v1alpha1.data import Source
+from bessemer_api.v1alpha1.data import DataKind, Source
 from bessemer_api.v1alpha1.evaluation import BankTask
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.records import Record, parse_record
 from bessemer_trainer.sources import (
     DATA_SUFFIXES,
     MAX_LINE_BYTES,
@@ -21,6 +22,7 @@ from bessemer_trainer.sources import (
     open_plain,
     pin,
 )
+from bessemer_trainer.store import Store
 
 _KEPT_OF_BAD_ROW = 2000
 
@@ -29,13 +31,16 @@ _KEPT_OF_BAD_ROW = 2000
 class Row:
     """One document, or a row that can not be read: then `error` says why and `text` is what could be saved of it.
 
-    `source` is the file's name in its source; `row` its line, counted from 1 (0 when the file is the document).
+    `source` is the file's name in its source; `row` its line, counted from 1 (0 when the file is the document). `text`
+    is the joined text, `fields` what the artifact keeps beside the id; rows of one `group` are held out together.
     """
 
     id: str
     source: str
     row: int
     text: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
     error: str = ""
     where: str = field(default="", compare=False)
 
@@ -68,75 +73,56 @@ def require_unchanged(what: str, found: str, pinned: str) -> None:
         )
 
 
-def read_rows(sources: Sequence[Source]) -> Iterator[Row]:
+def kind_of(store: Store, digest: str) -> DataKind:
+    """Kind of the rows of a data artifact; text where none is written down."""
+    kind: DataKind = store.manifest(digest).meta.get("kind", "text")
+    return kind
+
+
+def read_rows(sources: Sequence[Source], kind: DataKind = "text") -> Iterator[Row]:
     """All rows of all sources in their order; one at a time. Ids are `<source number>/<file>:<row>`."""
     for number, source in enumerate(sources):
+        names = {**source.fields.model_dump(), "text": source.text_field}
         for file in list_files(source.uri):
             if file.name.removesuffix(".gz").endswith(".txt"):
-                yield _text_document(file, f"{number}/{file.name}")
+                yield _text_document(file, f"{number}/{file.name}", kind)
             else:
-                yield from _json_lines(file, f"{number}/{file.name}", source.text_field)
+                yield from _json_lines(file, f"{number}/{file.name}", kind, names)
 
 
-def _text_document(file: SourceFile, name: str) -> Row:
+def _text_document(file: SourceFile, name: str, kind: DataKind) -> Row:
+    if kind != "text":
+        raise PermanentError("SourceInvalid", f"{file}: a text file has no fields; rows of kind {kind} need JSON Lines")
     with open_plain(file) as stream:
         data = stream.read(MAX_LINE_BYTES + 1)
     if len(data) > MAX_LINE_BYTES:
         raise PermanentError("SourceInvalid", f"{file}: a document of over {MAX_LINE_BYTES} bytes; split it")
     try:
-        return Row(name, name, 0, data.decode("utf-8-sig"), where=str(file))
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         return _bad_row(file, name, line, data, f"not UTF-8 at byte {error.start} (line {line})")
+    return Row(name, name, 0, text, {"text": text}, text, where=str(file))
 
 
-def _json_lines(file: SourceFile, name: str, text_field: str) -> Iterator[Row]:
+def _json_lines(file: SourceFile, name: str, kind: DataKind, names: Mapping[str, str]) -> Iterator[Row]:
     for number, line in open_lines(file):
         if not line.strip():
             continue
         try:
-            yield Row(f"{name}:{number}", name, number, parse_text(line, text_field), where=f"{file}:{number}")
+            yield _row(file, name, number, parse_record(line, kind, names))
         except ValueError as error:
             yield _bad_row(file, name, number, line, str(error))
+
+
+def _row(file: SourceFile, name: str, number: int, record: Record) -> Row:
+    where = f"{file}:{number}"
+    return Row(f"{name}:{number}", name, number, record.text, record.fields, record.group, where=where)
 
 
 def _bad_row(file: SourceFile, name: str, number: int, data: bytes, why: str) -> Row:
     saved = data[:_KEPT_OF_BAD_ROW].decode(errors="replace")
     return Row(f"{name}:{number}", name, number, saved, error=why, where=f"{file}:{number}")
-
-
-def parse_object(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line. ValueError says what was wrong."""
-    try:
-        document = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}; expected one JSON object a line") from None
-    except (ValueError, RecursionError):
-        raise ValueError("not JSON: a number is too long or the nesting too deep") from None
-    if not isinstance(document, dict):
-        raise ValueError(f"expected a JSON object, found {type(document).__name__}")
-    return document
-
-
-def parse_text(line: bytes, text_field: str) -> str:
-    """The text of a JSON row. ValueError says what was wrong."""
-    text = parse_object(line).get(text_field)
-    if not isinstance(text, str):
-        found = "no such field" if text is None else type(text).__name__
-        raise ValueError(f"field {text_field!r}: expected a string, found {found}")
-    if not text.isascii():
-        require_encodable(text, text_field)
-    return text
-
-
-def require_encodable(text: str, name: str) -> None:
-    """ValueError when `text` holds half a surrogate pair: JSON can write one, UTF-8 can not."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"field {name!r}: half a surrogate pair at character {error.start}") from None
 
 
 class JsonLines:

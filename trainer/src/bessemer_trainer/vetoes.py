@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from bessemer_api.job import CompareTask
+from bessemer_api.v1alpha1.data import DataKind
 from bessemer_api.v1alpha1.gate import Veto
 from bessemer_trainer.contamination import Items, find_items, index_items
-from bessemer_trainer.data import read_lines
+from bessemer_trainer.data import kind_of, read_lines
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.evals.items import parse_items
 from bessemer_trainer.ngrams import hash_words, item_text, normalise
+from bessemer_trainer.records import joined_text
 from bessemer_trainer.store import Store
 
 _BATCH_ROWS = 256
@@ -34,19 +36,20 @@ def _contamination(store: Store, task: CompareTask) -> str:
     index = index_items([item_text(item.fields) for item in items])
     for digest in sorted(task.training_data):
         path = store.fetch(digest) / "documents.jsonl"
+        kind = kind_of(store, digest)
         if not path.is_file():
             raise PermanentError("NoDocuments", f"{digest} has no {path.name}; expected the digest of prepared data")
-        seen = _seen(path, index)
+        seen = _seen(path, kind, index)
         if seen:
             first = items[seen[0]]
             return f"{len(seen)} gate items occur in training data {digest}, the first is {first.id} ({first.where})"
     return ""
 
 
-def _seen(path: Path, index: Items) -> list[int]:
+def _seen(path: Path, kind: DataKind, index: Items) -> list[int]:
     """Numbers of the items that stand in a document of the file; reads it once, a batch at a time."""
     seen: set[int] = set()
-    for texts in _batches(str(document["text"]) for document in read_lines(path)):
+    for texts in _batches(joined_text(document, kind) for document in read_lines(path)):
         found = find_items(hash_words([normalise(text) for text in texts]).hashes, index)[1]
         seen |= set(found.tolist())
     return sorted(seen)

@@ -1,13 +1,39 @@
 """Data sets and how they are prepared; mixtures that a training stage reads."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bessemer_api.base import Model
 from bessemer_api.fields import Digest, Fraction, Name, Uri
 
 FilterName = Literal["gopherQuality", "gopherRepetition", "c4", "fineweb", "ocrDamage"]
+
+DataKind = Literal["text", "messages", "promptCompletion", "preference", "prompts"]
+"""Shape of a row; docs/data.md says which fields each has."""
+
+DeriveRule = Literal["readingComprehension", "questionAnswer", "rejectedAnswers"]
+
+DERIVED: Mapping[DeriveRule, tuple[DataKind, DataKind]] = {
+    "readingComprehension": ("text", "text"),
+    "questionAnswer": ("text", "promptCompletion"),
+    "rejectedAnswers": ("promptCompletion", "preference"),
+}
+"""Kinds of the data set that a rule reads, and of the one that it makes."""
+
+
+FieldName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class Fields(Model):
+    """Names of the fields (JSON) or columns (Parquet) that hold a row."""
+
+    messages: FieldName = Field("messages", description="List of messages, each with role and content.")
+    prompt: FieldName = Field("prompt", description="Text or messages that are given.")
+    completion: FieldName = Field("completion", description="Text or messages that answer the prompt.")
+    chosen: FieldName = Field("chosen", description="The better answer.")
+    rejected: FieldName = Field("rejected", description="The worse answer.")
 
 
 class Source(Model):
@@ -15,7 +41,13 @@ class Source(Model):
 
     uri: Uri = Field(description="File or folder: a path relative to the pipeline file (local runs), file:// or s3://.")
     sha256: Digest | None = Field(None, description="Expected digest of the content; a different content is refused.")
-    text_field: Annotated[str, Field(max_length=64)] = Field("text", description="JSON field that holds the text.")
+    text_field: Annotated[str, Field(max_length=64)] = Field(
+        "text", description="Field (JSON) or column (Parquet) that holds the text of kind text."
+    )
+    fields: Fields = Field(
+        default_factory=lambda: Fields.model_validate({}),
+        description="Fields or columns of the source for the other kinds, where names differ: {prompt: question}.",
+    )
 
 
 class Filter(Model):
@@ -72,20 +104,63 @@ class Prepare(Model):
     )
 
 
-class DataSet(Model):
-    """A named data set; prepared once and pinned by digest."""
+class Derive(Model):
+    """Rows that are made from another data set by rule: no model takes part. Equal seeds give equal rows."""
 
-    kind: Literal["text", "messages", "promptCompletion", "preference", "prompts"] = Field(
-        "text", description="Shape of a record."
+    from_: Name = Field(alias="from", description="Data set that is read as it is prepared.")
+    rule: DeriveRule = Field(
+        description="readingComprehension: texts followed by tasks about them (from text, to text); questionAnswer: "
+        "questions with answers found in the text (from text, to promptCompletion); rejectedAnswers: a worse answer "
+        "beside the right one (from promptCompletion, to preference)."
     )
-    sources: list[Source] = Field(min_length=1, max_length=64, description="Where documents are read from, in order.")
+    per_row: int = Field(4, ge=1, le=64, description="Most tasks, questions or pairs that one row gives.")
+    reject_by: Literal["distractor", "corruption", "both"] = Field(
+        "distractor",
+        description="rejectedAnswers: the answer of another question, the right answer with something in it changed, "
+        "or the one or the other in turn.",
+    )
+
+
+class DataSet(Model):
+    """A named data set, read from sources or derived from another set; prepared once and pinned by digest."""
+
+    kind: DataKind = Field(
+        "text",
+        description="Shape of a row: text, messages, promptCompletion, preference (prompt, chosen, rejected) or "
+        "prompts (a prompt and what its verifier needs).",
+    )
+    sources: list[Source] = Field(
+        default_factory=list, max_length=64, description="Where documents are read from, in order."
+    )
+    derive: Derive | None = Field(None, description="Make the rows from another data set, instead of sources.")
     prepare: Prepare = Field(default_factory=lambda: Prepare.model_validate({}), description="Preparation rules.")
     holdout: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.0, description="Share of documents that is set aside and never trained on; the stage reports its loss."
+        0.0,
+        description="Share of documents that is set aside and never trained on; the stage reports its loss. What is "
+        "derived from a document that was set aside is set aside too.",
     )
     expected_tokens: int | None = Field(
         None, ge=1, le=10**15, description="Its size after preparation, about: for estimates before it is prepared."
     )
+    cel: ClassVar[tuple[tuple[str, str], ...]] = (
+        (
+            "has(self.derive) != (has(self.sources) && size(self.sources) > 0)",
+            "a data set has either sources or derive",
+        ),
+        (
+            "!has(self.derive) || self.kind == {'readingComprehension': 'text', 'questionAnswer': 'promptCompletion', "
+            "'rejectedAnswers': 'preference'}[self.derive.rule]",
+            "derive.rule makes rows of another kind than this data set",
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> Self:
+        if (self.derive is None) != bool(self.sources):
+            raise ValueError("a data set has either sources or derive")
+        if self.derive is not None and DERIVED[self.derive.rule][1] != self.kind:
+            raise ValueError("derive.rule makes rows of another kind than this data set")
+        return self
 
 
 class MixtureEntry(Model):

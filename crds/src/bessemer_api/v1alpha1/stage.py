@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from bessemer_api.base import Metadata, Model
 from bessemer_api.fields import STORE_IS_IMMUTABLE, AxisName, Digest, Name, StoreUrl, Token, immutable
-from bessemer_api.v1alpha1.data import Prepare, Source
+from bessemer_api.v1alpha1.data import DataKind, Derive, Prepare, Source
 from bessemer_api.v1alpha1.evaluation import BankTask, WorkStatus
 from bessemer_api.v1alpha1.tasks import TaskName
 from bessemer_api.v1alpha1.train import (
@@ -55,8 +55,13 @@ class BaseInputs(Model):
 class PrepareInputs(Model):
     """Inputs of `prepare`."""
 
-    sources: list[Source] = Field(min_length=1, max_length=64, description="Sources, in order.")
-    content: Digest = Field(description="Digest of the content that was found when the pipeline was resolved.")
+    sources: list[Source] = Field(default_factory=list, max_length=64, description="Sources, in order.")
+    content: Digest = Field(
+        description="Digest of the content that was found when the pipeline was resolved; of a derived set the "
+        "prepared data that it is made from."
+    )
+    kind: DataKind = Field("text", description="Shape of a row.")
+    derive: Derive | None = Field(None, description="Make the rows from `content` by rule; there are no sources then.")
     rules: Prepare = Field(description="Preparation rules.")
     banks: list[Digest] = Field(default_factory=list, max_length=16, description="Banks to decontaminate against.")
     holdout: Annotated[float, Field(ge=0, le=0.5)] = Field(0.0, description="Share of documents that is set aside.")

@@ -69,7 +69,7 @@ def known_contents(spec: PipelineSpec, stages: Iterable[TrainingStage]) -> dict[
         if inputs.base and spec.base and inputs.base.source.uri == spec.base.model:
             contents["base"] = inputs.base.content
         for name, data in spec.data.items():
-            if inputs.prepare and inputs.prepare.sources == data.sources:
+            if inputs.prepare and data.sources and inputs.prepare.sources == data.sources:
                 contents[f"data/{name}"] = inputs.prepare.content
         for bank in spec.evaluation.banks:
             if inputs.bank and inputs.bank.tasks == bank.tasks:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bessemer_api.digest import input_digest
-from bessemer_api.v1alpha1.data import Prepare, Source
+from bessemer_api.v1alpha1.data import DataSet, Prepare, Source
 from bessemer_api.v1alpha1.merge import Merge, MergeInputs
 from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
 from bessemer_api.v1alpha1.stage import (
@@ -214,19 +214,39 @@ def _bank_nodes(spec: PipelineSpec, facts: Facts, nodes: Mapping[str, Node]) -> 
         yield Node(bank_node(bank.name), "bank", (), inputs or None, spec.profiles.prepare)
 
 
-def _data_nodes(spec: PipelineSpec, facts: Facts, nodes: Mapping[str, Node]) -> Iterable[Node]:
-    for name, data in spec.data.items():
+def ordered_data(spec: PipelineSpec) -> dict[str, DataSet]:
+    """Data sets so that each comes after the one that it is derived from; ValueError names the sets of a cycle."""
+    done: dict[str, DataSet] = {}
+    for name in spec.data:
+        path = [name]
+        while (derive := spec.data[path[-1]].derive) is not None and derive.from_ in spec.data:
+            path.append(derive.from_)
+            if derive.from_ in path[:-1]:
+                raise ValueError(f"data sets wait for each other in a cycle: {' -> '.join(reversed(path))}")
+        done |= {each: spec.data[each] for each in reversed(path) if each not in done}
+    return done
+
+
+def _data_nodes(spec: PipelineSpec, facts: Facts, nodes: dict[str, Node]) -> Iterable[Node]:
+    for name, data in ordered_data(spec).items():
         banks = tuple(bank_node(bank) for bank in _against(data.prepare))
-        content = facts.contents.get(f"data/{name}")
+        origin = (data_node(data.derive.from_),) if data.derive else ()
+        content = nodes[origin[0]].output if origin else facts.contents.get(f"data/{name}")
         digests = [nodes[bank].output for bank in banks]
         known = [digest for digest in digests if digest is not None]
         inputs = None
         if content is not None and len(known) == len(digests):
             prepared = PrepareInputs(
-                sources=data.sources, content=content, rules=data.prepare, banks=known, holdout=data.holdout
+                sources=data.sources,
+                content=content,
+                kind=data.kind,
+                derive=data.derive,
+                rules=data.prepare,
+                banks=known,
+                holdout=data.holdout,
             )
             inputs = StageInputs(method="prepare", seed=spec.seed, prepare=prepared)
-        yield Node(data_node(name), "prepare", banks, inputs, spec.profiles.prepare)
+        yield Node(data_node(name), "prepare", (*origin, *banks), inputs, spec.profiles.prepare)
 
 
 def _against(rules: Prepare) -> list[str]:

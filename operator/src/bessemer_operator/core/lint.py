@@ -13,6 +13,7 @@ from bessemer_api.v1alpha1.merge import Merge
 from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
 from bessemer_operator.core.findings import Finding, Path, error, unknown, warning
 from bessemer_operator.core.lineage import BASE, bank_node, data_node, mixture_node, ordered_work, origin, reads
+from bessemer_operator.core.lint_data import data_findings, missing_parents
 from bessemer_operator.core.lint_gates import gate_findings
 from bessemer_operator.core.lint_merges import merge_findings, merge_references
 from bessemer_operator.core.lint_methods import method_findings
@@ -86,7 +87,7 @@ def lint(spec: PipelineSpec, profiles: Profiles | None = None) -> tuple[Finding,
     subject = Subject(spec, profiles)
     found = [*_run(_REFERENCE_RULES, subject), *merge_references(spec)]
     if not any(finding.severity == "error" for finding in found):
-        found += _run(_GRAPH_RULES, subject)
+        found += [*data_findings(spec), *_run(_GRAPH_RULES, subject)]
         if not any(_cycles(subject)):
             found += [*method_findings(spec, subject.chain), *merge_findings(spec)]
     found += gate_findings(spec)
@@ -163,6 +164,7 @@ def _missing_data(subject: Subject) -> Iterator[Finding]:
             if entry.ref not in subject.spec.data:
                 here = (*path, "data", "mixture", index, "ref")
                 yield unknown(here, "data set", entry.ref, subject.spec.data, "declare it in spec.data")
+    yield from missing_parents(subject.spec)
 
 
 def _missing_banks(subject: Subject) -> Iterator[Finding]:
@@ -300,6 +302,7 @@ def _batches(subject: Subject) -> Iterator[Finding]:
 def _unused_data(subject: Subject) -> Iterator[Finding]:
     used = {entry.ref for stage in subject.spec.stages for entry in stage.data.mixture}
     used |= {merge.held_out for merge in subject.spec.merges if merge.held_out}
+    used |= {data.derive.from_ for data in subject.spec.data.values() if data.derive}
     for name in subject.spec.data:
         if name not in used:
             path = ("spec", "data", name)

@@ -100,7 +100,7 @@ def resolve_task(spec: PipelineSpec) -> ResolveTask:
         channels |= {channel.name for channel in spec.promotion.channels}
     return ResolveTask(
         base=Source(uri=spec.base.model, sha256=spec.base.sha256) if spec.base else None,
-        data={name: data.sources for name, data in spec.data.items()},
+        data={name: data.sources for name, data in spec.data.items() if data.sources},
         banks={bank.name: bank.tasks for bank in spec.evaluation.banks},
         channels=sorted(channels),
     )

@@ -14,9 +14,10 @@ from typing import Any
 
 from bessemer_api.v1alpha1.stage import BankInputs
 from bessemer_trainer.context import Context, Outcome
-from bessemer_trainer.data import parse_object, pin_bank, require_encodable, require_unchanged, write_lines
+from bessemer_trainer.data import pin_bank, require_unchanged, write_lines
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.ngrams import item_text, normalise
+from bessemer_trainer.records import parse_object, require_encodable
 from bessemer_trainer.sources import list_files, open_lines
 
 Item = Mapping[str, Any]

@@ -47,6 +47,8 @@ def run(context: Context) -> Outcome:
     if not output.documents.count:
         raise PermanentError("NoDocuments", f"no document was kept: {dict(sorted(output.counts.items())) or 'no rows'}")
     meta = output.meta() | {"reported": dict(sorted(judge.reported.items()))}
+    if inputs.kind != "text":
+        meta["kind"] = inputs.kind
     return Outcome(context.store.publish(folder, "data", meta), metrics=_metrics(meta))
 
 
@@ -63,11 +65,12 @@ def _empty(folder: Path) -> Path:
 def _prepare(context: Context, inputs: PrepareInputs, judge: "Judge", output: "Output") -> None:
     total = sum(file.size for files in _files(inputs) for file in files)
     done = 0
-    for batch in _batches(read_rows(inputs.sources)):
+    for batch in _batches(read_rows(inputs.sources, inputs.kind)):
         _fail_on_bad_row(batch, inputs.rules)
         words = hash_words([normalise(row.text) for row in batch])
         keys = text_keys([row.text for row in batch])
-        output.write(batch, judge.reasons(batch, words, keys), keys)
+        groups = keys if inputs.kind == "text" else text_keys([row.group for row in batch])
+        output.write(batch, judge.reasons(batch, words, keys), groups)
         done += sum(len(row.text) for row in batch)
         context.progress.update(min(done, total), total, f"{output.documents.count} documents kept")
 
@@ -200,17 +203,17 @@ class Output:
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
-    def write(self, batch: Sequence[Row], reasons: Sequence[str], keys: U64) -> None:
-        """Write each row to the file where it belongs. The key of a text decides about the holdout: nothing else."""
-        is_held = keys < np.uint64(int(self._holdout * 2**64))
+    def write(self, batch: Sequence[Row], reasons: Sequence[str], groups: U64) -> None:
+        """Write each row to the file where it belongs. The key of its group decides about the holdout: nothing else."""
+        is_held = groups < np.uint64(int(self._holdout * 2**64))
         for place, row in enumerate(batch):
             if reasons[place]:
                 self._reject(row, reasons[place])
             elif is_held[place]:
-                self.holdout.write({"id": row.id, "text": row.text})
+                self.holdout.write({**row.fields, "id": row.id})
             else:
                 self.bytes += len(row.text.encode())
-                self.documents.write({"id": row.id, "text": row.text})
+                self.documents.write({**row.fields, "id": row.id})
 
     def _reject(self, row: Row, reason: str) -> None:
         self.counts[reason.partition(":")[0]] += 1

@@ -15,8 +15,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from bessemer_api.v1alpha1.stage import MixturePart
 from bessemer_api.v1alpha1.train import TokenizerTraining
 from bessemer_trainer.context import Context, Outcome
-from bessemer_trainer.data import read_lines
+from bessemer_trainer.data import kind_of, read_lines
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.records import joined_text
 from bessemer_trainer.store import Store
 
 END = "<|endoftext|>"
@@ -52,7 +53,8 @@ def _texts(context: Context, parts: Sequence[MixturePart], total: int) -> Iterat
 
 def part_texts(store: Store, digest: str) -> Iterator[str]:
     """The documents of a prepared data set, without its holdout."""
-    return (str(document["text"]) for document in read_lines(store.fetch(digest) / "documents.jsonl"))
+    kind = kind_of(store, digest)
+    return (joined_text(document, kind) for document in read_lines(store.fetch(digest) / "documents.jsonl"))
 
 
 def train(texts: Iterator[str], options: TokenizerTraining) -> Tokenizer:

@@ -81,6 +81,7 @@ CASES = (
             "spec.data.tasks": {"derive": {"from": "poems", "rule": "readingComprehension"}},
             **{f"spec.stages.{index}.data.mixture": [{"ref": "tasks"}] for index in range(3)},
         },
+        ("[NotDecontaminated at spec.data.tasks.prepare]",),
     ),
     # References
     Case(

@@ -1,25 +1,14 @@
-"""Rules over data sets: what a set is derived from, and whether a stage can read rows of that kind. Pure.
+"""Rules over data sets that are derived from others. Pure.
 
 As lint.py, of which this is a part. What a single data set can decide alone is checked by its model.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from bessemer_api.v1alpha1.data import DERIVED, DataKind
+from bessemer_api.v1alpha1.data import DERIVED
 from bessemer_api.v1alpha1.pipeline import PipelineSpec
 from bessemer_operator.core.findings import Finding, error, unknown
 from bessemer_operator.core.lineage import ordered_data
-
-_PAIRS: tuple[DataKind, ...] = ("preference",)
-_KINDS: Mapping[str, tuple[DataKind, ...]] = {
-    "sft": ("text", "messages", "promptCompletion"),
-    "dpo": _PAIRS,
-    "orpo": _PAIRS,
-    "kto": _PAIRS,
-    "reward": _PAIRS,
-    "grpo": ("prompts",),
-}
-"""Kinds of rows that a method can read; a method that is not here reads the text of any kind."""
 
 
 def missing_parents(spec: PipelineSpec) -> Iterator[Finding]:
@@ -31,13 +20,12 @@ def missing_parents(spec: PipelineSpec) -> Iterator[Finding]:
 
 
 def data_findings(spec: PipelineSpec) -> Iterator[Finding]:
-    """Cycles and kinds; only where all references hold."""
+    """Cycles, and rules that read another kind; only where all references hold."""
     try:
         ordered_data(spec)
     except ValueError as cycle:
         yield error(("spec", "data"), "Cycle", str(cycle), "a derived set waits for its `from`; change one of them")
     yield from _wrong_parents(spec)
-    yield from _wrong_kinds(spec)
 
 
 def _wrong_parents(spec: PipelineSpec) -> Iterator[Finding]:
@@ -48,14 +36,3 @@ def _wrong_parents(spec: PipelineSpec) -> Iterator[Finding]:
         if found != needed:
             message = f'{data.derive.rule} reads rows of kind {needed}, but "{data.derive.from_}" is of kind {found}'
             yield error(("spec", "data", name, "derive", "from"), "WrongKind", message, "name a set of that kind")
-
-
-def _wrong_kinds(spec: PipelineSpec) -> Iterator[Finding]:
-    for index, stage in enumerate(spec.stages):
-        kinds = _KINDS.get(stage.method)
-        for place, entry in enumerate(stage.data.mixture):
-            kind = spec.data[entry.ref].kind
-            if kinds is not None and kind not in kinds:
-                path = ("spec", "stages", index, "data", "mixture", place, "ref")
-                message = f'{stage.method} reads rows of kind {" or ".join(kinds)}, but "{entry.ref}" is of kind {kind}'
-                yield error(path, "WrongKind", message, "name a set of that kind, or set its `kind` if it is")

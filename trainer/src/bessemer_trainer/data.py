@@ -82,7 +82,7 @@ def kind_of(store: Store, digest: str) -> DataKind:
 def read_rows(sources: Sequence[Source], kind: DataKind = "text") -> Iterator[Row]:
     """All rows of all sources in their order; one at a time. Ids are `<source number>/<file>:<row>`."""
     for number, source in enumerate(sources):
-        names = {**source.fields.model_dump(), "text": source.text_field}
+        names = {**(source.fields.model_dump() if source.fields else {}), "text": source.text_field}
         for file in list_files(source.uri):
             if file.name.removesuffix(".gz").endswith(".txt"):
                 yield _text_document(file, f"{number}/{file.name}", kind)

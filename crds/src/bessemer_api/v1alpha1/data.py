@@ -44,9 +44,8 @@ class Source(Model):
     text_field: Annotated[str, Field(max_length=64)] = Field(
         "text", description="Field (JSON) or column (Parquet) that holds the text of kind text."
     )
-    fields: Fields = Field(
-        default_factory=lambda: Fields.model_validate({}),
-        description="Fields or columns of the source for the other kinds, where names differ: {prompt: question}.",
+    fields: Fields | None = Field(
+        None, description="Fields or columns of the source for the other kinds, where names differ: {prompt: question}."
     )
 
 

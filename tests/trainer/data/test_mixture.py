@@ -10,7 +10,7 @@ import pytest
 
 from bessemer_trainer.context import Outcome
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.stages.mixture import draw
+from bessemer_trainer.mixing import draw
 from bessemer_trainer.stages.tokenizer import END
 from bessemer_trainer.store import open_store
 from bessemer_trainer.token_cache import load_vocabulary

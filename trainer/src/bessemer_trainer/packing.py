@@ -10,6 +10,10 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
+Array = npt.NDArray[Any]
+OPEN_SEQUENCES = 32
+"""Sequences of examples that are filled at once: more waste less, and cost memory."""
+
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
 
@@ -73,3 +77,64 @@ class SequenceWriter:
                 row.tofile(file)
             self.sequences += 1
         self._used = self._number = 0
+
+
+class ExampleWriter:
+    """Writes `tokens.*`, `documents.*` and `targets.u8`: whole examples in sequences of one length, each padded.
+
+    An example is never split: its answer would stand without its prompt. `packing` puts several in a sequence: each
+    goes into the first of a few open sequences in which it fits. Otherwise each has a sequence to itself.
+    """
+
+    def __init__(
+        self, folder: Path, length: int, *, largest_token: int, padding: int, packing: bool, prefix: str = ""
+    ) -> None:
+        """`length` in tokens; `largest_token` and `padding` are token ids."""
+        tokens, numbers = smallest_type(largest_token), smallest_type(length)
+        names = (f"tokens.{tokens[0]}", f"documents.{numbers[0]}", "targets.u8")
+        self._paths = [folder / f"{prefix}{name}" for name in names]
+        self._types = (tokens[1], numbers[1], "u1")
+        self._fill = (padding, 0, 0)
+        self._length = length
+        self._most_open = OPEN_SEQUENCES if packing else 0
+        self._open: list[list[tuple[Array, Array]]] = []
+        self._free: list[int] = []
+        self._opened = ExitStack()
+        self._files: tuple[BinaryIO, ...] = ()
+        self.sequences = self.tokens = self.targets = self.examples = 0
+
+    def __enter__(self) -> Self:
+        self._files = tuple(self._opened.enter_context(path.open("wb")) for path in self._paths)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            self._finish(0)
+        self._opened.close()
+
+    def add(self, tokens: Array, targets: Array) -> None:
+        """Write one example of at most `length` tokens; `targets` has a 1 for each token that is learned."""
+        self.examples += 1
+        self.tokens += len(tokens)
+        self.targets += int(np.count_nonzero(targets))
+        place = next((place for place, free in enumerate(self._free) if free >= len(tokens)), len(self._open))
+        if place == len(self._open):
+            self._open.append([])
+            self._free.append(self._length)
+        self._open[place].append((tokens, targets))
+        self._free[place] -= len(tokens)
+        if len(self._open) > self._most_open:
+            self._finish(0)
+
+    def _finish(self, place: int) -> None:
+        """Pad an open sequence and write it."""
+        examples = self._open.pop(place)
+        self._free.pop(place)
+        numbers = [np.full(len(tokens), number) for number, (tokens, _) in enumerate(examples, start=1)]
+        columns = ([tokens for tokens, _ in examples], numbers, [targets for _, targets in examples])
+        for parts, file, kind, fill in zip(columns, self._files, self._types, self._fill, strict=True):
+            row = np.full(self._length, fill, dtype=kind)
+            whole = np.concatenate(parts)
+            row[: len(whole)] = whole
+            row.tofile(file)
+        self.sequences += 1

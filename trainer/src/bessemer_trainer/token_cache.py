@@ -49,7 +49,8 @@ class TokenisedPart:
 def load_vocabulary(folder: Path) -> Vocabulary:
     """The tokenizer in `folder`. Raises PermanentError(TokenizerInvalid) that says what is missing.
 
-    Text that spells a special token stays text. The end-of-text token is the one that tokenizer_config.json names.
+    Text that spells a special token stays text. The end-of-text token is the one that tokenizer_config.json names;
+    padding is never that token.
     """
     config = _read_config(folder)
     try:
@@ -66,7 +67,9 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         )
     padding = _id_of(tokenizer, config, "pad_token")
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-    return Vocabulary(tokenizer, largest, end, end if padding is None else padding)
+    if padding is None or padding == end:
+        padding = int(end == 0)  # its own number says nothing: document number 0 tells padding
+    return Vocabulary(tokenizer, largest, end, padding)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

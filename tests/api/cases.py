@@ -1,5 +1,7 @@
 """One table of cases for every rule that one object can decide. pydantic and the real API server must agree on it."""
 
+from typing import Any
+
 from tests.api.case import Case
 from tests.api.documents import ABSENT, DIGEST, DOCUMENTS
 from tests.api.merge_cases import MERGE_CASES

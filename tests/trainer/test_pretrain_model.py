@@ -7,16 +7,22 @@ import pytest
 import torch
 
 from bessemer_api.v1alpha1.train import ModelShape
-from bessemer_trainer import model as model_module
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.model import IGNORE, Scorer, fresh_model, load_model, parameter_groups, positions_of, targets_of
+from bessemer_trainer.model import fresh_model, load_model, parameter_groups
+from bessemer_trainer.objectives import likelihood
+from bessemer_trainer.objectives.likelihood import IGNORE, Likelihood, positions_of, targets_of
 from bessemer_trainer.shards import Shards, open_shards
 from tests.trainer.support import SHAPE, Inputs
 
 
 @pytest.fixture(scope="module")
-def scorer(inputs: Inputs) -> Scorer:
-    return Scorer(fresh_model(ModelShape.model_validate(SHAPE), inputs.store.fetch(inputs.tokenizer), 1))
+def scorer(inputs: Inputs) -> Likelihood:
+    return Likelihood(fresh_model(ModelShape.model_validate(SHAPE), inputs.store.fetch(inputs.tokenizer), 1))
+
+
+def score(scorer: Likelihood, tokens: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+    loss: torch.Tensor = scorer({"tokens": tokens, "documents": documents})
+    return loss
 
 
 DOCUMENTS = torch.tensor([[1, 1, 1, 2, 2, 3, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1], [1, 2, 3, 4, 4, 4, 4, 4]])
@@ -45,35 +51,35 @@ def test_targets_are_counted_as_they_are_predicted() -> None:
     assert [shards.targets_in(np.array([row])) for row in range(3)] == [3, 7, 4]
 
 
-def test_packed_documents_score_as_each_one_alone(scorer: Scorer) -> None:
+def test_packed_documents_score_as_each_one_alone(scorer: Likelihood) -> None:
     tokens = torch.randint(0, 280, DOCUMENTS.shape, generator=torch.Generator().manual_seed(0))
     alone = 0.0
     for row, documents in zip(tokens, DOCUMENTS, strict=True):
         for number in set(documents.tolist()) - {0}:
             one = row[documents == number][None]
-            alone += float(scorer(one, torch.ones_like(one)).detach())
-    assert float(scorer(tokens, DOCUMENTS).detach()) == pytest.approx(alone, abs=1e-4)
+            alone += float(score(scorer, one, torch.ones_like(one)).detach())
+    assert float(score(scorer, tokens, DOCUMENTS).detach()) == pytest.approx(alone, abs=1e-4)
 
 
-def test_padding_changes_nothing(scorer: Scorer) -> None:
+def test_padding_changes_nothing(scorer: Likelihood) -> None:
     tokens = torch.randint(0, 280, DOCUMENTS.shape, generator=torch.Generator().manual_seed(0))
     other = torch.where(DOCUMENTS == 0, 7, tokens)
-    assert torch.equal(scorer(tokens, DOCUMENTS), scorer(other, DOCUMENTS))
+    assert torch.equal(score(scorer, tokens, DOCUMENTS), score(scorer, other, DOCUMENTS))
 
 
-def test_logits_in_chunks_give_the_same_loss_and_gradient(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_in_chunks_give_the_same_loss_and_gradient(scorer: Likelihood, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = torch.randint(0, 280, DOCUMENTS.shape, generator=torch.Generator().manual_seed(0))
     results = []
     for at_once in (1 << 27, 300 * 5):
-        monkeypatch.setattr(model_module, "_LOGITS_AT_ONCE", at_once)
+        monkeypatch.setattr(likelihood, "_LOGITS_AT_ONCE", at_once)
         scorer.zero_grad()
-        loss = scorer(tokens, DOCUMENTS)
+        loss = score(scorer, tokens, DOCUMENTS)
         loss.backward()
         results.append((loss.detach(), [parameter.grad.clone() for parameter in scorer.parameters()]))
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_only_matrices_decay(scorer: Scorer) -> None:
+def test_only_matrices_decay(scorer: Likelihood) -> None:
     groups = parameter_groups(scorer, 0.1)
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert {parameter.ndim for parameter in groups[0]["params"]} == {2}

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from bessemer_trainer.errors import PermanentError
 
+CHAT_TEMPLATE = "chat_template.jinja"
 TOKENIZER_FILES = (
     "added_tokens.json",
-    "chat_template.jinja",
+    CHAT_TEMPLATE,
     "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -64,3 +65,9 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+
+
+def copy_chat_template(mixture: Path, target: Path) -> None:
+    """The template that the examples were written with replaces whatever the model had before."""
+    if (mixture / CHAT_TEMPLATE).is_file():
+        shutil.copyfile(mixture / CHAT_TEMPLATE, target / CHAT_TEMPLATE)

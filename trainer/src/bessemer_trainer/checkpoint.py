@@ -126,10 +126,11 @@ def _write_file(disk: Disk, path: Path, data: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A checkpoint that was verified: optimizer steps done, and a local folder with its files."""
+    """A checkpoint that was verified: optimizer steps done, a local folder with its files, and what was said of it."""
 
     step: int
     folder: Path
+    meta: Mapping[str, Any]
 
 
 class Checkpoints:
@@ -248,7 +249,7 @@ class Checkpoints:
             return None
         step = int(manifest.meta["step"])
         self._verified.add(step)
-        return Found(step, folder)
+        return Found(step, folder, manifest.meta)
 
     def _clean(self) -> None:
         """Remove what killed attempts left unfinished. The operator never runs two attempts of one stage at once.

@@ -9,20 +9,22 @@ from typing import Any, BinaryIO, cast
 
 import deepspeed
 import numpy as np
+import numpy.typing as npt
 import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
-from torch import Tensor
+from torch import Tensor, nn
 
 from bessemer_api.v1alpha1.train import DeepSpeed, Train
 from bessemer_trainer.checkpoint import ShardWriter
 from bessemer_trainer.dist import Gang, deepspeed_config, zero_stage
-from bessemer_trainer.model import Scorer, parameter_groups
+from bessemer_trainer.model import parameter_groups
 from bessemer_trainer.schedule import RunPlan
-from bessemer_trainer.shards import Array
+from bessemer_trainer.shards import Batch
 
+Floats = npt.NDArray[np.float32]
 _TAG = "state"
 _STATE_CLASSES = (LossScaler, ZeroStageEnum, fragment_address)
 """The only classes that DeepSpeed's state may name besides tensors and plain values; anything else is refused."""
@@ -33,26 +35,30 @@ class Engine:
 
     def __init__(
         self,
-        model: Any,  # noqa: ANN401 - transformers is untyped
+        objective: nn.Module,
         plan: RunPlan,
         train: Train,
         settings: DeepSpeed,
         gang: Gang,
     ) -> None:
+        """`objective` has the model as `model`.
+
+        In training its forward takes a batch and gives the sum of the losses, or a tuple of it and a vector: the sums
+        of what its `metrics` names. In evaluation it gives one or several tensors, of what it likes.
+        """
         # DeepSpeed would compile a shared-memory all-reduce at the first start on CPU (minutes); gloo does without.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.utils.logger.setLevel("WARNING")
         torch.serialization.set_crc32_options(compute_crc32=False)  # every file has its sha256
         if train.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        scorer = Scorer(model)
+            cast(Any, objective.model).gradient_checkpointing_enable({"use_reentrant": False})
         self._gang = gang
         self._plan = plan
         self._stage = zero_stage(train, settings)
         self._files = _Files()
         self._engine: Any = deepspeed.initialize(
-            model=scorer,
-            model_parameters=parameter_groups(scorer, train.weight_decay),
+            model=objective,
+            model_parameters=parameter_groups(objective, train.weight_decay),
             config=deepspeed_config(plan, train, settings, on_gpu=gang.device != "cpu"),
         )[0]
         self._engine.checkpoint_engine = self._files
@@ -67,18 +73,20 @@ class Engine:
     def optimizer(self) -> Any:  # noqa: ANN401 - DeepSpeed is untyped
         return self._engine.optimizer
 
-    def train(self, tokens: Array, documents: Array, targets_in_batch: int) -> Tensor:
-        """Forward and backward of one micro batch, shape (micro, length); the sum of its losses in nats.
+    def train(self, batch: Batch, divisor: float) -> Tensor:
+        """Forward and backward of one micro batch; a vector: the sum of its losses, then the objective's metrics.
 
-        It stays on the device: reading it would make a GPU wait.
+        `divisor`: what the sum of the losses of the global batch is divided by. The vector stays on the device:
+        reading it would make a GPU wait.
         """
         self._engine.train()
-        loss = self._engine(self._tensor(tokens), self._tensor(documents))
-        # DeepSpeed divides by the ranks and by the accumulation; together this is the mean over all targets.
-        scale = self._plan.world_size * self._plan.accumulation / max(1, targets_in_batch)
+        result = self._engine(self._tensors(batch))
+        loss, sums = result if isinstance(result, tuple) else (result, None)
+        # DeepSpeed divides by the ranks and by the accumulation; together this is the mean over the global batch.
+        scale = self._plan.world_size * self._plan.accumulation / max(1, divisor)
         self._engine.backward(loss * scale)
-        total: Tensor = loss.detach().double()
-        return total
+        total: Tensor = loss.detach().double().reshape(1)
+        return total if sums is None else torch.cat([total, sums.detach().double()])
 
     def advance(self) -> None:
         """After every micro batch but the last: count it."""
@@ -98,13 +106,17 @@ class Engine:
         return torch.nn.utils.get_total_norm(gradients) if gradients else None
 
     @torch.no_grad()
-    def score(self, tokens: Array, documents: Array) -> float:
-        """Sum of losses in nats, without training. Every rank must call it equally often."""
+    def score(self, batch: Batch) -> tuple[Floats, ...]:
+        """What the objective gives in evaluation, without training. Every rank must call it equally often."""
         self._engine.eval()
-        return float(self._engine(self._tensor(tokens), self._tensor(documents)))
+        result = self._engine(self._tensors(batch))
+        parts = result if isinstance(result, tuple) else (result,)
+        return tuple(part.float().cpu().numpy() for part in parts)
 
-    def _tensor(self, array: Array) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._gang.device)
+    def _tensors(self, batch: Batch) -> dict[str, Tensor]:
+        return {
+            name: torch.from_numpy(np.ascontiguousarray(array)).to(self._gang.device) for name, array in batch.items()
+        }
 
     def save(self, writer: ShardWriter) -> None:
         """Write this rank's state. An error of the disk is kept by `writer`: other ranks wait in collectives."""

@@ -14,7 +14,7 @@ from bessemer_trainer.dist import Gang
 from bessemer_trainer.engine import Engine
 from bessemer_trainer.packing import SequenceWriter
 from bessemer_trainer.schedule import RunPlan
-from bessemer_trainer.shards import Array, Shards, open_shards
+from bessemer_trainer.shards import Array, Batch, Shards, open_shards
 from bessemer_trainer.token_cache import load_vocabulary, tokenise
 
 
@@ -34,13 +34,18 @@ def measure_holdout(engine: Engine, gang: Gang, plan: RunPlan, held: Holdout | N
     if held is None:
         return {}
     shards = open_shards(held.folder, plan.sequence_length)
+    nats = score_shards(engine, gang, plan, shards)
+    targets = shards.targets_in(np.arange(shards.sequences))
+    return {"holdoutLoss": nats / max(1, targets), "holdoutBitsPerByte": nats / math.log(2) / max(1, held.size)}
+
+
+def score_shards(engine: Engine, gang: Gang, plan: RunPlan, shards: Shards) -> float:
+    """Sum of the losses of all targets in `shards`, in nats. All ranks together."""
     losses = 0.0
     for start in range(0, shards.sequences, plan.micro * gang.world_size):
         rows = np.arange(plan.micro) + start + gang.rank * plan.micro
-        losses += engine.score(*_rows(shards, rows))
-    nats = gang.sum([losses])[0]
-    targets = shards.targets_in(np.arange(shards.sequences))
-    return {"holdoutLoss": nats / max(1, targets), "holdoutBitsPerByte": nats / math.log(2) / max(1, held.size)}
+        losses += float(engine.score(_rows(shards, rows))[0])
+    return gang.sum([losses])[0]
 
 
 def pack_holdout(data: Path, tokenizer: Path, plan: RunPlan, scratch: Path) -> Holdout | None:
@@ -74,8 +79,8 @@ def _texts(path: Path) -> Iterator[str]:
         yield from (str(json.loads(line)["text"]) for line in lines)
 
 
-def _rows(shards: Shards, rows: Array) -> tuple[Array, Array]:
+def _rows(shards: Shards, rows: Array) -> Batch:
     """Rows past the end are padding: every rank must run equally many forwards."""
-    tokens, documents = shards.rows(np.minimum(rows, shards.sequences - 1))
-    documents[rows >= shards.sequences] = 0
-    return tokens, documents
+    batch = shards.rows(np.minimum(rows, shards.sequences - 1))
+    batch["documents"][rows >= shards.sequences] = 0
+    return batch

@@ -3,35 +3,44 @@
 import contextlib
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from bessemer_trainer.errors import TransientError
 from bessemer_trainer.store import Store
 
 _SECONDS_BETWEEN_WRITES = 20.0
+_TOLD_ELSEWHERE = frozenset({"step", "tokens", "targets", "learningRate", "gradNorm"})
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One optimizer step, counted from 1. `loss`: mean over all targets of the global batch, nats a token."""
+    """One optimizer step, counted from 1. `loss`: mean over the global batch (nats a token, for likelihoods).
+
+    `tokens`, `targets`: in all steps so far; targets are those that the loss is about. `more`: what the method tells.
+    """
 
     step: int
     tokens: int
+    targets: int
     loss: float
     learning_rate: float
     grad_norm: float
     seconds: float
     tokens_per_second: float
+    more: Mapping[str, float] = field(default_factory=dict)
 
     def line(self) -> str:
         """The line of metrics.jsonl."""
         document = {
             "step": self.step,
             "tokens": self.tokens,
+            "targets": self.targets,
             "loss": self.loss,
             "learningRate": self.learning_rate,
             "gradNorm": self.grad_norm,
             "tokensPerSecond": round(self.tokens_per_second, 1),
+            **{_camel(name): value for name, value in self.more.items()},
         }
         return json.dumps(document) + "\n"
 
@@ -44,6 +53,7 @@ class StepRecord:
             "step_seconds": self.seconds,
             "learning_rate": self.learning_rate,
             "grad_norm": self.grad_norm,
+            **self.more,
         }
 
 
@@ -77,7 +87,12 @@ class LossLog:
         if not self._lines:
             return {}
         last = json.loads(self._lines[-1])
-        return {"loss": last["loss"], "tokensPerSecond": last["tokensPerSecond"]}
+        return {name: value for name, value in last.items() if name not in _TOLD_ELSEWHERE}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.title() for word in others)
 
 
 def _step_of(line: str) -> float:

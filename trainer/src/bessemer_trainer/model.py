@@ -1,72 +1,16 @@
-"""The model: made from a shape or read from a checkpoint, and its loss on packed sequences. Knows no ranks, no store.
-
-Documents that are packed in one sequence do not see each other: positions restart at each document, and transformers
-makes the block-diagonal causal mask from them (for SDPA and flash attention alike).
-"""
+"""The model: made from a shape or read from a checkpoint. Knows no loss, no ranks, no store."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.utils import is_flash_attn_2_available
 
 from bessemer_api.v1alpha1.train import ModelShape
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.token_cache import load_vocabulary
-
-IGNORE = -100
-_LOGITS_AT_ONCE = 1 << 27
-"""Logits (positions x vocabulary) that are held at once; more are made in chunks and again in backward."""
-
-
-class Scorer(nn.Module):
-    """A causal language model whose forward is a sum of losses, as DeepSpeed's engine wants it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model: Any = model
-
-    def forward(self, tokens: Tensor, documents: Tensor) -> Tensor:
-        """Sum of the cross entropies (nats, fp32) of all targets. `tokens`, `documents`: shape (rows, length)."""
-        positions = positions_of(documents)
-        targets = targets_of(tokens, documents).flatten()
-        if self.model.config._attn_implementation.startswith("flash"):
-            # Flash attention takes the documents of one flattened row as sequences of different lengths.
-            tokens, positions = tokens.view(1, -1), positions.view(1, -1)
-        hidden = self.model.base_model(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
-        return self._loss(hidden.reshape(-1, hidden.shape[-1]), targets)
-
-    def _loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        rows = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)
-        if len(targets) <= rows:
-            return self._chunk(hidden, targets)
-        chunks = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
-        losses = [checkpoint(self._chunk, part, target, use_reentrant=False) for part, target in chunks]
-        return torch.stack(losses).sum()
-
-    def _chunk(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        logits = self.model.get_output_embeddings()(hidden).float()
-        return functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
-
-
-def positions_of(documents: Tensor) -> Tensor:
-    """Position of each token within its document, shape as `documents` (rows, length)."""
-    index = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-    starts = torch.ones_like(documents, dtype=torch.bool)
-    starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return index - torch.where(starts, index, 0).cummax(dim=1).values
-
-
-def targets_of(tokens: Tensor, documents: Tensor) -> Tensor:
-    """What each position predicts: the next token of its document, IGNORE at its end and in padding (document 0)."""
-    targets = torch.full_like(tokens, IGNORE)
-    same = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] != 0)
-    targets[:, :-1] = torch.where(same, tokens[:, 1:], IGNORE)
-    return targets
 
 
 def fresh_model(shape: ModelShape, tokenizer: Path, seed: int) -> nn.Module:

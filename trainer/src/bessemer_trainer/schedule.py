@@ -44,6 +44,9 @@ def plan_run(train: Train, sequences: int, sequence_length: int, world_size: int
     if sequences < 1:
         raise PermanentError("MixtureEmpty", "the mixture holds no sequence; look at what preparation rejected")
     batch, rest = divmod(train.global_batch_tokens, sequence_length)
+    field = "globalBatchTokens"
+    if train.global_batch_examples is not None:
+        batch, rest, field = train.global_batch_examples, 0, "globalBatchExamples"
     if rest or not batch:
         raise PermanentError(
             "BatchInvalid",
@@ -54,7 +57,7 @@ def plan_run(train: Train, sequences: int, sequence_length: int, world_size: int
         raise PermanentError(
             "BatchInvalid",
             f"a global batch of {batch} sequences can not be divided over {world_size} ranks with microBatchSize "
-            f"{micro}; change globalBatchTokens, microBatchSize or the number of GPUs",
+            f"{micro}; change {field}, microBatchSize or the number of GPUs",
         )
     steps = _steps(train, sequences, batch, sequence_length)
     return RunPlan(sequences, sequence_length, batch, micro, accumulation, world_size, steps, seed)

@@ -63,7 +63,8 @@ class Likelihood(nn.Module):
         width = self.model.config.hidden_size
         scale = self._alpha / (lengths_of(documents) * width).float().sqrt()
         uniform = torch.rand((*tokens.shape, width), device=tokens.device) * 2 - 1
-        return uniform * scale.unsqueeze(-1)
+        noise: Tensor = uniform * scale.unsqueeze(-1)
+        return noise
 
     def _loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         rows = max(1, _LOGITS_AT_ONCE // self.model.config.vocab_size)

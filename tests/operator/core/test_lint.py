@@ -23,6 +23,19 @@ BASE = {"model": "s3://hub/model", "kind": "base"}
 TRAIN = {"epochs": 1, "globalBatchTokens": 512}
 SIDE = {"name": "side", "method": "cpt", "from": "pretrain", "data": STAGES[2]["data"], "train": TRAIN}
 
+PARENTS = [{"stage": "cpt"}, {"base": True}]
+ALIGNED = {"data": {"mixture": [{"ref": "pairs"}], "sequenceLength": 64}, "train": TRAIN}
+MEASURED = {
+    "banks": [{**BANK, "tasks": {**BANK["tasks"], "instruction": {"uri": "s3://i"}}}],
+    "axes": [LOSS, {"name": "instruction", "task": "bitsPerByte"}],
+}
+WATCHED: dict[str, Any] = {
+    "spec.evaluation": MEASURED,
+    f"{RELEASE}.baseline.orElse": {"base": True},
+    f"{RELEASE}.axes": [{"name": "instruction", "winBy": 0.0, "notWorseThan": 0.05}],
+    f"{RELEASE}.alsoAgainst": {"base": ["instruction"]},
+    "spec.promotion.candidates": ["dpo"],
+}
 OTHER = {**GATES[0], "name": "other", "baseline": {"stage": "cpt"}}
 
 
@@ -378,7 +391,38 @@ CASES = (
             "spec.stages": [STAGES[2]],
             f"{RELEASE}.baseline.orElse": {"base": True},
         },
-        ("[AlignmentNotGated at spec.stages[0].method]",),
+        ("[AlignmentNotGated at spec.stages[0].method]", "[NotRealigned at spec.promotion.candidates[0]]"),
+        "continued pretraining does not replace alignment",
+    ),
+    Case(
+        "an_instruct_model_that_is_aligned_again_and_watched_is_fine",
+        {
+            "spec.base": {**BASE, "kind": "instruct"},
+            "spec.data.pairs": {**POEMS, "kind": "preference"},
+            "spec.stages": [STAGES[2], {**ALIGNED, "name": "dpo", "method": "dpo"}],
+            **WATCHED,
+        },
+    ),
+    Case(
+        "an_instruct_model_that_is_merged_again_and_watched_is_fine",
+        {
+            "spec.base": {**BASE, "kind": "instruct"},
+            "spec.stages": [STAGES[2]],
+            "spec.merges": [{"name": "mean", "method": "linear", "parents": PARENTS, "weights": [1, 1]}],
+            **WATCHED,
+            "spec.promotion.candidates": ["mean"],
+        },
+    ),
+    Case(
+        "alignment_before_continued_pretraining_restores_nothing",
+        {
+            "spec.base": {**BASE, "kind": "instruct"},
+            "spec.data.pairs": {**POEMS, "kind": "preference"},
+            "spec.stages": [{**ALIGNED, "name": "dpo", "method": "dpo"}, STAGES[2]],
+            **WATCHED,
+            "spec.promotion.candidates": ["cpt"],
+        },
+        ("[NotRealigned at spec.promotion.candidates[0]]",),
     ),
     # What is unused or without effect
     Case("an_unused_data_set_is_dubious", {"spec.data.prose": POEMS}, ("[Unused at spec.data.prose]",)),

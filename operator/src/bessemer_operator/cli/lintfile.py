@@ -1,6 +1,7 @@
 """`bessemer lint`: every problem of files, and the exit code. Reads files and nothing else."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -9,17 +10,31 @@ from bessemer_api.v1alpha1 import AdaptationPipeline, Evaluation, MergeJob, Trai
 from bessemer_operator.cli.problems import (
     EXIT_INVALID,
     EXIT_OK,
+    EXIT_USAGE,
     InvalidFileError,
     Problem,
+    UserError,
     from_finding,
     printable_json,
 )
 from bessemer_operator.cli.yamlfile import Document, read_documents
+from bessemer_operator.core.estimate import NOTHING, Known
 from bessemer_operator.core.findings import Finding, error
 from bessemer_operator.core.lint import lint
 from bessemer_operator.core.profile import Profile
+from bessemer_operator.settings import SettingsError, read_profiles
 
 Profiles = Mapping[str, Profile]
+
+
+def profiles_of(file: str) -> Profiles | None:
+    """The profiles in a file; None without one. Raises UserError."""
+    if not file:
+        return None
+    try:
+        return read_profiles(Path(file))
+    except SettingsError as wrong:
+        raise UserError(str(wrong), EXIT_USAGE) from None
 
 
 def problems_of(file: str, profiles: Profiles | None = None) -> list[Problem]:
@@ -28,25 +43,26 @@ def problems_of(file: str, profiles: Profiles | None = None) -> list[Problem]:
         documents = read_documents(file)
     except InvalidFileError as invalid:
         return list(invalid.problems)
-    return sorted((p for item in documents for p in _problems(item, profiles)), key=lambda problem: problem.line)
+    return sorted((p for item in documents for p in problems_in(item, profiles)), key=lambda problem: problem.line)
+
+
+def problems_in(document: Document, profiles: Profiles | None = None, known: Known = NOTHING) -> list[Problem]:
+    """Everything about one document; with what is `known`, estimates of memory too."""
+    findings = _findings(document.model, profiles, known)
+    return [from_finding(finding, document.file, document.line_of(finding.path)) for finding in findings]
 
 
 def check(document: Document, profiles: Profiles | None = None) -> list[Problem]:
     """The warnings about one document. Raises InvalidFileError when it has errors."""
-    problems = _problems(document, profiles)
+    problems = problems_in(document, profiles)
     if exit_code(problems, strict=False):
         raise InvalidFileError(problems)
     return problems
 
 
-def _problems(document: Document, profiles: Profiles | None) -> list[Problem]:
-    findings = _findings(document.model, profiles)
-    return [from_finding(finding, document.file, document.line_of(finding.path)) for finding in findings]
-
-
-def _findings(model: BaseModel, profiles: Profiles | None) -> tuple[Finding, ...]:
+def _findings(model: BaseModel, profiles: Profiles | None, known: Known) -> tuple[Finding, ...]:
     if isinstance(model, AdaptationPipeline):
-        return lint(model.spec, profiles)
+        return lint(model.spec, profiles, known)
     if isinstance(model, (TrainingStage, MergeJob, Evaluation)):
         digest = input_digest(model.spec.inputs)
         if digest != model.spec.input_digest:

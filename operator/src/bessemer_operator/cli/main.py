@@ -26,18 +26,33 @@ State = Annotated[str, typer.Option("--state", help="Folder of a local run (defa
 Kubeconfig = Annotated[str, typer.Option("--kubeconfig", help="Kubeconfig file.")]
 Context = Annotated[str, typer.Option("--context", help="Context of the kubeconfig.")]
 Output = Annotated[Literal["text", "json"], typer.Option("-o", "--output", help="Form of the output.")]
+PlanOutput = Annotated[Literal["text", "json", "yaml"], typer.Option("-o", "--output", help="Form of the output.")]
+ProfilesFile = Annotated[str, typer.Option("--profiles", help="The administrator's profiles, a YAML file.")]
+Effects = Annotated[
+    list[str] | None, typer.Option("--effect", help="AXIS=GAIN supposed to be true, or GAIN on every axis.")
+]
+Supposed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--suppose",
+        metavar="WHAT=VALUE",
+        help="shape=NAME or a folder; tokens.DATASET=N; try=N; discordance=SHARE; anchor.AXIS=GAIN; spread.AXIS=SD.",
+    ),
+]
 
 
 @app.command()
 def lint(
     files: Annotated[list[str], typer.Argument(help="YAML files; - is standard input.", metavar="FILE...")],
     strict: Annotated[bool, typer.Option("--strict", help="Warnings make the exit code 3 too.")] = False,
+    profiles: ProfilesFile = "",
     output: Output = "text",
 ) -> None:
     """Check pipeline files: every problem with its line and what to do about it."""
     from bessemer_operator.cli import lintfile
 
-    problems = [problem for file in dict.fromkeys(files) for problem in lintfile.problems_of(file)]
+    known = lintfile.profiles_of(profiles)
+    problems = [problem for file in dict.fromkeys(files) for problem in lintfile.problems_of(file, known)]
     typer.echo(lintfile.as_json(problems) if output == "json" else lintfile.as_text(files, problems))
     raise typer.Exit(lintfile.exit_code(problems, strict))
 
@@ -57,16 +72,20 @@ def run(
 def plan(
     file: Annotated[str, typer.Argument(help="Pipeline file.", metavar="FILE")],
     state: State = "",
-    effect: Annotated[float | None, typer.Option(help="A true gain: how likely are the gates to pass it?")] = None,
-    output: Output = "text",
+    effect: Effects = None,
+    suppose: Supposed = None,
+    profiles: ProfilesFile = "",
+    output: PlanOutput = "text",
 ) -> None:
-    """What a local run would do, and what it would reuse. Changes nothing."""
+    """What would run and be reused, memory, time and GPU hours, and the power of the gates. Changes nothing."""
     import asyncio
 
     from bessemer_operator.cli.planfile import show_plan
+    from bessemer_operator.cli.supposed import read_supposed
     from bessemer_operator.cli.target import Place
 
-    asyncio.run(show_plan(file, Place(state=state), effect, output))
+    asked = read_supposed(effect or [], suppose or [])
+    raise typer.Exit(asyncio.run(show_plan(file, Place(state=state), asked, profiles, output)))
 
 
 @app.command()

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bessemer_api.v1alpha1.gate import Gate
 from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.pipeline import PipelineSpec
 from bessemer_api.v1alpha1.stage import TRAINING_METHODS, TrainingStage
 from bessemer_operator.core.lineage import Facts, Node, build_nodes
 from bessemer_operator.core.naming import short
-from bessemer_operator.core.power import gate_power
 from bessemer_operator.core.profile import Profile
 
 Fate = Literal["reuse", "run", "later"]
@@ -41,6 +39,11 @@ def make_steps(
     spec: PipelineSpec, work: Iterable[TrainingStage | MergeJob], profiles: Mapping[str, Profile]
 ) -> list[Step]:
     """All work of a pipeline in order; `work` is what earlier runs left."""
+    return [_step(node, profiles) for node in known_nodes(spec, work).values()]
+
+
+def known_nodes(spec: PipelineSpec, work: Iterable[TrainingStage | MergeJob]) -> dict[str, Node]:
+    """The pieces of work by name, with the outputs that earlier runs left."""
     known = list(work)
     outputs = {
         stage.spec.input_digest: stage.status.output_digest
@@ -49,7 +52,7 @@ def make_steps(
     }
     stages = [item for item in known if isinstance(item, TrainingStage)]
     facts = Facts(known_contents(spec, stages), outputs, lambda stage, output, nodes: "")
-    return [_step(node, profiles) for node in build_nodes(spec, facts).values()]
+    return build_nodes(spec, facts)
 
 
 def _step(node: Node, profiles: Mapping[str, Profile]) -> Step:
@@ -75,13 +78,6 @@ def known_contents(spec: PipelineSpec, stages: Iterable[TrainingStage]) -> dict[
             if inputs.bank and inputs.bank.tasks == bank.tasks:
                 contents[f"bank/{bank.name}"] = inputs.bank.content
     return contents
-
-
-def power_line(gate: Gate, effect: float) -> str:
-    """The power of a gate when every axis truly gains `effect`, by look."""
-    power = gate_power(gate, {axis.name: effect for axis in gate.axes})
-    looks = ", ".join(f"{chance:.0%} by {items}" for chance, items in zip(power, gate.looks, strict=True))
-    return f"Gate {gate.name} passes a true gain of {effect:g} on every axis: {looks} items."
 
 
 def as_lines(steps: Iterable[Step]) -> list[str]:

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
 from bessemer_operator.cli.problems import EXIT_INVALID, EXIT_NOT_FOUND, EXIT_UNREACHABLE, UserError, printable
 from bessemer_operator.cli.yamlfile import read_pipeline
-from bessemer_operator.cluster.kube import KubeCluster
 from bessemer_operator.cluster.protocol import Cluster, ClusterError, Invalid, NotFound, Ref
 from bessemer_operator.core.findings import field_path
 from bessemer_operator.local import NAMESPACE, LocalRun
@@ -98,6 +97,8 @@ async def _connected(target: Target) -> AsyncIterator[Cluster]:
     if run is not None:
         cluster = run.cluster
     else:
+        from bessemer_operator.cluster.kube import KubeCluster  # noqa: PLC0415 - a second to import, for clusters only
+
         kubeconfig = Path(target.place.kubeconfig) if target.place.kubeconfig else None
         cluster = await KubeCluster.connect(kubeconfig, target.place.context or None)
     try:

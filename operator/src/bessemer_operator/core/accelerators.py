@@ -8,7 +8,7 @@ the fields of a profile.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bessemer_operator.core.profile import Accelerator, Profile
+from bessemer_operator.core.profile import AcceleratorKind, Profile
 
 GIB = 1024**3
 DEFAULT_UTILISATION = 0.35
@@ -30,7 +30,7 @@ class Device:
         return None if self.flops is None else self.flops * self.utilisation
 
 
-KINDS: Mapping[str, tuple[float, float]] = {
+KINDS: Mapping[AcceleratorKind, tuple[float, float]] = {
     "a10g-24gb": (22.5, 70.0),
     "l4-24gb": (22.5, 121.0),
     "rtx4090-24gb": (24.0, 165.2),
@@ -47,25 +47,15 @@ KINDS: Mapping[str, tuple[float, float]] = {
 
 
 def device_of(profile: Profile) -> Device | None:
-    """What a process of this profile computes on; None where the profile does not say.
-
-    Raises ValueError for a kind that is not in the table and leaves its numbers open.
-    """
+    """What a process of this profile computes on; None where the profile does not say."""
     said = profile.accelerator
     if said is None:
         return None
-    memory, teraflops = _known(said)
+    memory, teraflops = KINDS[said.kind] if said.kind else (None, None)
+    memory, teraflops = said.memory_gib or memory, said.teraflops or teraflops
     return Device(
         name=said.kind or "accelerator",
         memory=None if memory is None else memory * GIB,
         flops=None if teraflops is None else teraflops * 1e12,
         utilisation=said.utilisation or DEFAULT_UTILISATION,
     )
-
-
-def _known(said: Accelerator) -> tuple[float | None, float | None]:
-    memory, teraflops = KINDS.get(said.kind or "", (None, None))
-    is_open = said.memory_gib is None and said.teraflops is None
-    if said.kind is not None and said.kind not in KINDS and is_open:
-        raise ValueError(f'there is no accelerator "{said.kind}"; known: {", ".join(KINDS)}')
-    return said.memory_gib or memory, said.teraflops or teraflops

@@ -11,10 +11,13 @@ from functools import cached_property
 
 from bessemer_api.v1alpha1.merge import Merge
 from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
+from bessemer_operator.core.estimate import NOTHING, Known
 from bessemer_operator.core.findings import Finding, Path, error, unknown, warning
 from bessemer_operator.core.lineage import BASE, bank_node, data_node, mixture_node, ordered_work, origin, reads
+from bessemer_operator.core.lint_alignment import alignment_findings
 from bessemer_operator.core.lint_data import data_findings, missing_parents
 from bessemer_operator.core.lint_gates import gate_findings
+from bessemer_operator.core.lint_memory import memory_findings, repeat_findings
 from bessemer_operator.core.lint_merges import merge_findings, merge_references
 from bessemer_operator.core.lint_methods import method_findings
 from bessemer_operator.core.merges import all_merges, made_from
@@ -31,6 +34,7 @@ class Subject:
 
     spec: PipelineSpec
     profiles: Profiles | None = None
+    known: Known = NOTHING
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
@@ -79,19 +83,26 @@ class Subject:
         return names.union(*(self.needed(other) for other in beside))
 
 
-def lint(spec: PipelineSpec, profiles: Profiles | None = None) -> tuple[Finding, ...]:
-    """Everything that is wrong or dubious, errors first. With `profiles`, names and world sizes are checked too.
+def lint(spec: PipelineSpec, profiles: Profiles | None = None, known: Known = NOTHING) -> tuple[Finding, ...]:
+    """Everything that is wrong or dubious, errors first. With `profiles`: names, world sizes and memory too.
 
     Rules that follow references run only when all references hold.
     """
-    subject = Subject(spec, profiles)
+    subject = Subject(spec, profiles, known)
     found = [*_run(_REFERENCE_RULES, subject), *merge_references(spec)]
-    if not any(finding.severity == "error" for finding in found):
+    if not has_errors(found):
         found += [*data_findings(spec), *_run(_GRAPH_RULES, subject)]
         if not any(_cycles(subject)):
-            found += [*method_findings(spec, subject.chain), *merge_findings(spec)]
+            found += [*method_findings(spec, subject.chain), *merge_findings(spec), *repeat_findings(spec, known)]
+            found += alignment_findings(spec, subject.chain)
+        found += memory_findings(spec, profiles, known) if profiles and not has_errors(found) else []
     found += gate_findings(spec)
     return tuple(sorted(found, key=lambda finding: finding.severity))
+
+
+def has_errors(found: Iterable[Finding]) -> bool:
+    """Whether anything in it makes a pipeline invalid."""
+    return any(finding.severity == "error" for finding in found)
 
 
 def errors(spec: PipelineSpec, profiles: Profiles | None = None) -> tuple[Finding, ...]:
@@ -349,23 +360,6 @@ def _nothing_learned(subject: Subject) -> Iterator[Finding]:
             yield warning((*path, "train", "learningRate"), "NoEffect", message, "set a rate, for example 2e-5")
 
 
-def _lost_alignment(subject: Subject) -> Iterator[Finding]:
-    """Continued pretraining does not replace alignment."""
-    spec = subject.spec
-    if spec.base is None or spec.base.kind != "instruct":
-        return
-    watched = any(
-        (gate.baseline.base or gate.baseline.stage_input) and any("instruct" in axis.name.lower() for axis in gate.axes)
-        for gate in spec.gates
-    )
-    for path, stage in _each_stage(subject):
-        if stage.method == "cpt" and not watched:
-            message = "continued pretraining of an instruct model may lose its alignment, and no gate would see it"
-            fix = "add a gate with baseline {base: true} and an axis `instruction` that measures following instructions"
-            yield warning((*path, "method"), "AlignmentNotGated", message, fix)
-            return
-
-
 def _empty(subject: Subject) -> Iterator[Finding]:
     spec = subject.spec
     if not spec.stages and spec.promotion is None:
@@ -393,6 +387,5 @@ _GRAPH_RULES: tuple[Rule, ...] = (
     _unused_stages,
     _lone_weights,
     _nothing_learned,
-    _lost_alignment,
     _empty,
 )

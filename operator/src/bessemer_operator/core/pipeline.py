@@ -9,6 +9,7 @@ from typing import Literal
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline, PipelineStatus
 from bessemer_operator.core import conditions as c
 from bessemer_operator.core.attempts import WorkState
+from bessemer_operator.core.budget import over_budget
 from bessemer_operator.core.children import (
     changed_children,
     outdated_children,
@@ -45,6 +46,9 @@ def reconcile(pipeline: AdaptationPipeline, seen: Observed, now: datetime) -> Pl
             break
         kept += _kept(view.job_states)
         view = look(scene, epoch)
+    dear = over_budget(pipeline.spec, seen.profiles, view.nodes, seen.stages) if view.resolve.report else ""
+    if dear:
+        return replace(_refuse(pipeline, seen, ("BudgetExceeded", dear), now), annotate=kept + _kept(view.job_states))
     plan = _plan(scene, view, seen, now)
     return replace(plan, annotate=kept + plan.annotate)
 

@@ -10,6 +10,21 @@ from bessemer_api.fields import Duration
 SECRET_PATTERN = r"^bessemer-[a-z0-9]([-a-z0-9]*[a-z0-9])?$"  # noqa: S105 - a pattern of names, no secret
 
 
+AcceleratorKind = Literal[
+    "a10g-24gb",
+    "l4-24gb",
+    "rtx4090-24gb",
+    "l40s-48gb",
+    "a100-40gb",
+    "a100-80gb",
+    "h100-pcie-80gb",
+    "h100-80gb",
+    "h200-141gb",
+    "b200-180gb",
+    "mi300x-192gb",
+]
+
+
 class Toleration(Model):
     """A toleration, as in a pod."""
 
@@ -22,7 +37,7 @@ class Toleration(Model):
 class Accelerator(Model):
     """What one process of a pod computes on, for estimates only. `kind` names a row of core/accelerators.py."""
 
-    kind: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]*$", max_length=40)] | None = None
+    kind: AcceleratorKind | None = Field(None, description="A known one; the fields below override its numbers.")
     memory_gib: Annotated[float, Field(gt=0, le=100_000)] | None = Field(None, description="Memory that can be used.")
     teraflops: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None, description="Peak of dense bf16 arithmetic, in 10^12 operations a second."

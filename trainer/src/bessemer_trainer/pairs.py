@@ -45,7 +45,8 @@ class Pairs:
     @property
     def lengths(self) -> Array:
         """Tokens of the longer row of each pair."""
-        return self.index[:, 1] + self.index[:, 2:].max(axis=1)
+        longest: Array = self.index[:, 1] + self.index[:, 2:].max(axis=1)
+        return longest
 
     def trained_tokens(self, pairs: Indices) -> tuple[int, int]:
         """Tokens of `pairs` as the mixture counts them (each prompt once), and those of them that are targets."""

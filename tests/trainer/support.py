@@ -187,3 +187,19 @@ def lines_of(store: Store, name: str) -> Iterator[dict[str, Any]]:
     """metrics.jsonl of the run `name`."""
     data = store.read(f"runs/{run_digest(name).removeprefix('sha256:')}/metrics.jsonl") or b""
     return (json.loads(line) for line in data.decode().splitlines())
+
+
+Pair = tuple[Sequence[int], Sequence[int], Sequence[int]]
+"""Tokens of prompt, chosen and rejected."""
+
+
+def write_pairs(folder: Path, pairs: Sequence[Pair], held_out: bool = False) -> None:
+    """The files of a mixture of the format `pairs`."""
+    prefix = "holdout-" if held_out else ""
+    offset, index, tokens = 0, [], []
+    for pair in pairs:
+        index.append([offset, *map(len, pair)])
+        offset += sum(map(len, pair))
+        tokens += [token for part in pair for token in part]
+    np.array(tokens, "<u2").tofile(folder / f"{prefix}tokens.u16")
+    np.array(index, "<u4").tofile(folder / f"{prefix}index.u32")

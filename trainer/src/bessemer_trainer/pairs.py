@@ -53,12 +53,20 @@ class Pairs:
         targets = int(self.index[pairs, 2:].sum())
         return int(self.index[pairs, 1].sum()) + targets, targets
 
-    def batch(self, pairs: Indices, completions_of: Indices | None = None) -> PairBatch:
-        """The rows of `pairs`; with `completions_of` each prompt gets the completions of another pair."""
+    def batch(self, pairs: Indices, completions_of: Indices | None = None, longest: int | None = None) -> PairBatch:
+        """The rows of `pairs`; with `completions_of` each prompt gets the completions of another pair.
+
+        Such a row may be too long: what passes `longest` tokens is cut off at the end.
+        """
         others = pairs if completions_of is None else completions_of
-        chosen = [(self._part(p, 0), self._part(o, 1)) for p, o in zip(pairs, others, strict=True)]
-        rejected = [(self._part(p, 0), self._part(o, 2)) for p, o in zip(pairs, others, strict=True)]
-        return pad_rows(chosen + rejected)
+        rows = [
+            (self._part(pair, 0), self._part(other, side))
+            for side in (1, 2)
+            for pair, other in zip(pairs, others, strict=True)
+        ]
+        if longest is not None:
+            rows = [(prompt, completion[: max(1, longest - len(prompt))]) for prompt, completion in rows]
+        return pad_rows(rows)
 
     def _part(self, pair: int, part: int) -> npt.NDArray[Any]:
         """Prompt (0), chosen (1) or rejected (2) of a pair."""

@@ -11,11 +11,15 @@ With h = log pi(y|x) - log ref(y|x), summed over the tokens of the completion y,
   arXiv 2411.15124, equation 6.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from bessemer_trainer.objectives.logprobs import Duo
+from bessemer_api.v1alpha1.train import Train
+from bessemer_trainer.objectives.logprobs import PAIR_METRICS, Duo, completion_log_probs, pair_metrics
 
 NORMALISED = frozenset({"ipo", "sigmoidNorm"})
 """Types of the loss that compare means over tokens, not sums."""
@@ -38,3 +42,25 @@ def _losses(margin: Tensor, beta: float, loss_type: str) -> Tensor:
     if loss_type == "ipo":
         return (margin - 1 / (2 * beta)).square()
     return -functional.logsigmoid(beta * margin)
+
+
+class Dpo(nn.Module):
+    """The model with this loss. Batches: tokens, begins, ends, and reference (rows,): sums under the reference."""
+
+    metrics = PAIR_METRICS
+
+    def __init__(self, model: nn.Module, train: Train) -> None:
+        super().__init__()
+        self.model: Any = model
+        self._beta, self._type = train.beta, train.loss_type
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Sum of the losses and sums of the metrics; in evaluation the sum and the length of each row."""
+        sums, lengths = completion_log_probs(self.model, batch)
+        if not self.training:
+            return sums, lengths
+        policy = Duo.halves(sums)
+        losses, rewards = dpo_losses(
+            policy, Duo.halves(batch["reference"]), Duo.halves(lengths), self._beta, self._type
+        )
+        return losses.sum(), pair_metrics(rewards, policy)

@@ -10,10 +10,16 @@ Shao et al. 2024 (DeepSeekMath), arXiv 2402.03300, equations 3 and 4, with outco
 std is that of a sample (n - 1), with 1e-4 added; a group of equal rewards teaches nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from bessemer_api.v1alpha1.train import Grpo as Settings
+from bessemer_api.v1alpha1.train import Train
+from bessemer_trainer.objectives.logprobs import completion_log_probs, span, token_log_probs
 
 _EPSILON = 1e-4
 
@@ -52,3 +58,28 @@ def grpo_losses(log_probs: Tensor, wanted: Tensor, rollout: Rollout, clip: float
     lengths = wanted.sum(dim=1).clamp(min=1)
     losses = ((beta * kl - gain) * wanted).sum(dim=1) / lengths
     return losses, (kl.detach() * wanted).sum(dim=1) / lengths
+
+
+class Grpo(nn.Module):
+    """The model with this loss. Batches: tokens, begins, ends, advantages (rows,), reference (rows, length) or none."""
+
+    metrics = ("kl",)
+
+    def __init__(self, model: nn.Module, train: Train) -> None:
+        super().__init__()
+        self.model: Any = model
+        settings = train.grpo or Settings.model_validate({})
+        self._clip, self._beta = settings.clip, train.beta
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Sum of the losses and sums of the metrics; in evaluation the sum and the length of each row.
+
+        Samples are used for one update, by the policy that they were drawn from: it is `old`.
+        """
+        if not self.training:
+            return completion_log_probs(self.model, batch)
+        wanted = span(batch["begins"], batch["ends"], batch["tokens"].shape[1])
+        values = token_log_probs(self.model, batch["tokens"], wanted)
+        rollout = Rollout(batch.get("old", values.detach()), batch.get("reference"), batch["advantages"])
+        losses, kl = grpo_losses(values, wanted, rollout, self._clip, self._beta)
+        return losses.sum(), kl.double().sum().reshape(1)

@@ -11,10 +11,14 @@ The weights of both kinds are 1: a pair gives one of each, so they are balanced 
 global batch, whatever the micro batch and the number of ranks.
 """
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from typing import Any
 
-from bessemer_trainer.objectives.logprobs import Duo
+import torch
+from torch import Tensor, nn
+
+from bessemer_api.v1alpha1.train import Train
+from bessemer_trainer.objectives.logprobs import PAIR_METRICS, Duo, completion_log_probs, pair_metrics
 
 
 def kto_losses(policy: Duo, reference: Duo, kl: Tensor, beta: float) -> tuple[Tensor, Duo]:
@@ -28,3 +32,24 @@ def kto_losses(policy: Duo, reference: Duo, kl: Tensor, beta: float) -> tuple[Te
 def kl_estimate(total: float, count: int) -> float:
     """z0 from the sum of h over `count` mismatched pairs."""
     return max(0.0, total / max(1, count))
+
+
+class Kto(nn.Module):
+    """The model with this loss. Batches: tokens, begins, ends, reference (rows,), and kl (a scalar, z0)."""
+
+    metrics = (*PAIR_METRICS, "kl")
+
+    def __init__(self, model: nn.Module, train: Train) -> None:
+        super().__init__()
+        self.model: Any = model
+        self._beta = train.beta
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Sum of the losses and sums of the metrics; in evaluation the sum and the length of each row."""
+        sums, lengths = completion_log_probs(self.model, batch)
+        if not self.training:
+            return sums, lengths
+        policy = Duo.halves(sums)
+        losses, rewards = kto_losses(policy, Duo.halves(batch["reference"]), batch["kl"], self._beta)
+        kl = batch["kl"].double().expand(1) * len(losses)
+        return losses.sum(), torch.cat([pair_metrics(rewards, policy), kl])

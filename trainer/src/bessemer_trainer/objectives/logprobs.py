@@ -5,6 +5,7 @@ padding can not change what is read here, and attention stays the fast causal ke
 matter either, not even that of the end-of-text token: what counts is where a row ends, not what its padding is.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+PAIR_METRICS = ("rewards_margin", "rewards_accuracy", "logps_chosen", "logps_rejected")
+"""Means over pairs that every method on pairs reports."""
 
 _LOGITS_AT_ONCE = 1 << 27
 """Logits (tokens x vocabulary) that are held at once; more are made in chunks and again in backward."""
@@ -48,6 +52,22 @@ def span(begins: Tensor, ends: Tensor, length: int) -> Tensor:
     """Shape (rows, length): True where begin <= position < end. The first position of a row is never predicted."""
     positions = torch.arange(length, device=begins.device)
     return (positions >= begins.clamp(min=1).unsqueeze(1)) & (positions < ends.unsqueeze(1))
+
+
+def completion_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - transformers
+    """Sum of the log-probabilities of each row's completion, and its tokens; shape (rows,) each.
+
+    `batch`: tokens (rows, length), begins and ends (rows,) of the completions.
+    """
+    wanted = span(batch["begins"], batch["ends"], batch["tokens"].shape[1])
+    return token_log_probs(model, batch["tokens"], wanted).sum(dim=1), wanted.sum(dim=1)
+
+
+def pair_metrics(rewards: Duo, log_probs: Duo) -> Tensor:
+    """Sums over the pairs of what PAIR_METRICS names. A tie is half right."""
+    right = (rewards.margin > 0).double() + 0.5 * (rewards.margin == 0).double()
+    values = (rewards.margin, right, log_probs.chosen, log_probs.rejected)
+    return torch.stack([value.detach().double().sum() for value in values])
 
 
 def token_log_probs(model: Any, tokens: Tensor, wanted: Tensor) -> Tensor:  # noqa: ANN401 - transformers is untyped

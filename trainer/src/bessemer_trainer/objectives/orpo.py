@@ -10,11 +10,22 @@ over prompt and completion of a whole micro batch; `lossOn: all` covers the prom
 depends on its neighbours.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from bessemer_trainer.objectives.logprobs import Duo
+from bessemer_api.v1alpha1.train import Train
+from bessemer_trainer.objectives.logprobs import (
+    PAIR_METRICS,
+    Duo,
+    completion_log_probs,
+    pair_metrics,
+    span,
+    token_log_probs,
+)
 
 _LOG_HALF = -0.6931471805599453
 
@@ -37,3 +48,31 @@ def _log1mexp(x: Tensor) -> Tensor:
     near = x > _LOG_HALF
     close = torch.log(-torch.expm1(torch.where(near, x, _LOG_HALF)))
     return torch.where(near, close, torch.log1p(-torch.exp(torch.where(near, _LOG_HALF, x))))
+
+
+class Orpo(nn.Module):
+    """The model with this loss. Batches: tokens, begins, ends."""
+
+    metrics = PAIR_METRICS
+
+    def __init__(self, model: nn.Module, train: Train) -> None:
+        super().__init__()
+        self.model: Any = model
+        self._weight, self._covers_prompt = train.beta, train.loss_on == "all"
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Sum of the losses and sums of the metrics; in evaluation the sum and the length of each row."""
+        if not self.training:
+            return completion_log_probs(self.model, batch)
+        means, nll = self._means(batch)
+        losses, rewards = orpo_losses(means, nll, self._weight)
+        return losses.sum(), pair_metrics(rewards, means)
+
+    def _means(self, batch: Mapping[str, Tensor]) -> tuple[Duo, Tensor]:
+        """Mean log-probability of both completions, and the likelihood term of the chosen one."""
+        tokens, begins, ends = batch["tokens"], batch["begins"], batch["ends"]
+        answer = span(begins, ends, tokens.shape[1])
+        wanted = span(torch.zeros_like(begins), ends, tokens.shape[1]) if self._covers_prompt else answer
+        values = token_log_probs(self.model, tokens, wanted)
+        means = Duo.halves((values * answer).sum(dim=1) / answer.sum(dim=1))
+        return means, -Duo.halves(values.sum(dim=1) / wanted.sum(dim=1)).chosen

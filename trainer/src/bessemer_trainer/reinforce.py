@@ -1,0 +1,166 @@
+"""What grpo does beside its loss: prompts, samples, their rewards and advantages. Knows no engine and no store.
+
+The samples of a prompt are drawn from (seed, step, prompt), so an attempt that resumes draws what the first one would
+have drawn. All samples of a step come from the policy as it is before that step, with a cache, in evaluation mode.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bessemer_api.v1alpha1.train import Grpo, Train
+from bessemer_trainer.dist import Gang
+from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.objectives.grpo import group_advantages
+from bessemer_trainer.objectives.logprobs import span, token_log_probs
+from bessemer_trainer.objectives.reward import reward_scores
+from bessemer_trainer.pairs import PairBatch, micro_batches, pad_rows, shares
+from bessemer_trainer.preference import Batch, arrays
+from bessemer_trainer.sampling import Sampler, sample, uniform_numbers
+from bessemer_trainer.schedule import Indices, RunPlan
+from bessemer_trainer.shards import Array
+from bessemer_trainer.token_cache import Vocabulary
+from bessemer_trainer.verifiers import check_row, verified_reward
+
+Floats = npt.NDArray[np.float64]
+_PROBE = 64
+"""Prompts on which the reward before and after is measured when none are held out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Rows of prompts.jsonl, and each one's tokens."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    tokens: tuple[Array, ...]
+
+    @property
+    def lengths(self) -> Array:
+        return np.array([len(tokens) for tokens in self.tokens], dtype=np.int64)
+
+
+def open_prompts(path: Path, *, verified: bool) -> Prompts:
+    """The prompts of a mixture. Raises PermanentError(MixtureInvalid | PromptInvalid) that names the row.
+
+    `verified`: whether each row must say how an answer is checked.
+    """
+    if not path.is_file():
+        raise PermanentError("MixtureInvalid", f"{path} is missing; grpo needs a mixture of prompts")
+    rows = tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    for row in rows:
+        if not row.get("tokens"):
+            raise PermanentError("PromptInvalid", f"prompt {row.get('id')}: has no token")
+        if verified:
+            check_row(row)
+    return Prompts(rows, tuple(np.array(row["tokens"], dtype=np.int64) for row in rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """Models that stay as they are: of the reward (else rows are verified) and of the reference policy."""
+
+    reward: Any = None
+    reference: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Answers to some prompts, samples of a prompt in a row, as rows of tokens; `rewards`: (prompts, samples)."""
+
+    batch: PairBatch
+    rewards: Floats
+
+
+class Reinforce:
+    """The prompts of one run, and how their answers are drawn and judged."""
+
+    def __init__(self, train: Train, prompts: Prompts, vocabulary: Vocabulary, plan: RunPlan, judges: Judges) -> None:
+        self._settings = train.grpo or Grpo.model_validate({})
+        self._prompts = prompts
+        self._vocabulary = vocabulary
+        self._plan = plan
+        self._judges = judges
+        self._told: dict[str, float] = {}
+
+    def batches(self, step: int, model: Any, gang: Gang) -> list[Batch]:  # noqa: ANN401 - transformers is untyped
+        """Micro batches of this rank in `step`: samples of `model`, judged. All ranks together."""
+        numbers = micro_batches(self._plan, step, gang.rank, self._prompts.lengths)
+        samples = [self._sample(self._prompts, each, step, model, gang) for each in numbers]
+        self._tell(samples, gang)
+        return [self._judged(each) for each in samples]
+
+    @property
+    def told(self) -> Mapping[str, float]:
+        """Means over all samples of the last step: reward, its spread within a group, tokens of an answer."""
+        return self._told
+
+    def measure(self, prompts: Prompts, model: Any, gang: Gang) -> float:  # noqa: ANN401 - transformers is untyped
+        """Mean reward of answers to `prompts`, always drawn with the same numbers."""
+        rewards = [0.0, 0.0]
+        for numbers in shares(prompts.lengths, self._plan.micro, gang.rank, gang.world_size):
+            real = numbers if len(numbers) else np.zeros(1, dtype=np.int64)  # an idle rank runs along, for nothing
+            found = self._sample(prompts, real, self._plan.steps, model, gang).rewards
+            if len(numbers):
+                rewards = [rewards[0] + float(found.sum()), rewards[1] + found.size]
+        total, count = gang.sum(rewards)
+        return total / max(1.0, count)
+
+    def _sample(self, prompts: Prompts, numbers: Indices, step: int, model: Any, gang: Gang) -> Samples:  # noqa: ANN401
+        settings = self._settings
+        asked = [prompts.tokens[number] for number in numbers]
+        sampler = Sampler(self._vocabulary.end, settings.temperature, settings.max_new_tokens, _goes_on(gang))
+        draws = [
+            uniform_numbers(self._plan.seed, step, int(number), settings.samples, settings.max_new_tokens)
+            for number in numbers
+        ]
+        answers = sample(model, asked, np.concatenate(draws), sampler)
+        owners = np.repeat(np.arange(len(asked)), settings.samples)
+        batch = pad_rows([(asked[owner], answer) for owner, answer in zip(owners, answers, strict=True)])
+        rewards = self._rewards([prompts.rows[numbers[owner]] for owner in owners], answers, batch)
+        return Samples(batch, rewards.reshape(len(asked), settings.samples))
+
+    def _rewards(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[Array], batch: PairBatch) -> Floats:
+        if self._judges.reward is None:
+            texts = self._vocabulary.tokenizer.decode_batch([answer.tolist() for answer in answers])
+            return np.array([verified_reward(row, text) for row, text in zip(rows, texts, strict=True)])
+        model = self._judges.reward
+        with torch.no_grad():
+            scores = reward_scores(model, _tensor(batch.tokens, model), _tensor(batch.ends, model))
+        return scores.double().cpu().numpy()
+
+    def _judged(self, samples: Samples) -> Batch:
+        batch = samples.batch
+        advantages = group_advantages(torch.from_numpy(samples.rewards)).float().flatten().numpy()
+        judged = {**arrays(batch), "advantages": advantages}
+        model = self._judges.reference
+        if model is None:
+            return judged
+        tokens, begins, ends = (_tensor(each, model) for each in (batch.tokens, batch.begins, batch.ends))
+        with torch.no_grad():
+            values = token_log_probs(model, tokens, span(begins, ends, tokens.shape[1]))
+        return {**judged, "reference": values.cpu().numpy()}
+
+    def _tell(self, samples: Sequence[Samples], gang: Gang) -> None:
+        rewards = np.concatenate([each.rewards for each in samples])
+        tokens = sum(int((each.batch.ends - each.batch.begins).sum()) for each in samples)
+        spread, groups = float(rewards.std(axis=1, ddof=1).sum()), len(rewards)
+        reward, spread, tokens, count, groups = gang.sum(
+            [float(rewards.sum()), spread, float(tokens), float(rewards.size), float(groups)]
+        )
+        self._told = {"reward": reward / count, "reward_std": spread / groups, "answer_tokens": tokens / count}
+
+
+def _goes_on(gang: Gang) -> Callable[[bool], bool]:
+    """Every rank runs as many forwards as the one with the longest answer."""
+    return lambda unfinished: gang.sum([float(unfinished)])[0] > 0
+
+
+def _tensor(array: Array, model: Any) -> Tensor:  # noqa: ANN401 - transformers is untyped
+    return torch.from_numpy(array).to(next(model.parameters()).device)

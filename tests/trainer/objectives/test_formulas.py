@@ -88,7 +88,7 @@ def test_kto_is_the_published_formula(kl: float) -> None:
     losses, _ = kto_losses(duo(POLICY), duo(REFERENCE), torch.tensor(kl).double(), 0.1)
     for n in range(4):
         h = [POLICY[side][n] - REFERENCE[side][n] for side in (0, 1)]
-        expected = 1 - sigmoid(0.1 * (h[0] - kl)) + 1 - sigmoid(0.1 * (kl - h[1]))
+        expected = (1 - sigmoid(0.1 * (h[0] - kl)) + 1 - sigmoid(0.1 * (kl - h[1]))) / 2
         assert float(losses[n]) == pytest.approx(expected, rel=1e-9)
 
 

@@ -46,6 +46,9 @@ def test_tokens_are_counted_as_the_mixture_counts_them(tmp_path: Path) -> None:
     [
         pytest.param([([1], [], [2])], "pair 0 has an empty prompt or completion", id="empty completion"),
         pytest.param([([1], [2], [3]), ([], [4], [5])], "pair 1 has an empty prompt", id="empty prompt"),
+        pytest.param(
+            [([1], [2], [3]), ([1], [4, 5], [4, 5])], "completions of pair 1 are equal", id="equal, as truncation makes"
+        ),
     ],
 )
 def test_pairs_that_teach_nothing_are_refused(pairs: Sequence, said: str, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def naive(model: Any, prompt: np.ndarray, numbers: np.ndarray, temperature: floa
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_samples_are_those_of_plain_forwards(model: Any, temperature: float) -> None:
     numbers = np.concatenate([uniform_numbers(1, 2, number, 4, 12) for number in range(3)])
-    found = sample(model, PROMPTS, numbers, Sampler(END, temperature, 12))
+    found = sample(model, PROMPTS, numbers, Sampler((END,), temperature, 12))
     expected = [naive(model, PROMPTS[row // 4], numbers[row], temperature) for row in range(12)]
     assert [answer.tolist() for answer in found] == expected
     assert len({tuple(answer) for answer in expected}) > 6
@@ -59,8 +59,8 @@ def test_samples_are_those_of_plain_forwards(model: Any, temperature: float) -> 
 
 def test_a_rank_goes_on_while_another_has_work_and_its_answers_stay_as_they_are(model: Any) -> None:
     numbers = uniform_numbers(1, 2, 1, 4, 12)
-    waits = sample(model, PROMPTS[1:2], numbers, Sampler(END, 3.0, 12, goes_on=lambda _: True))
-    alone = sample(model, PROMPTS[1:2], numbers, Sampler(END, 3.0, 12))
+    waits = sample(model, PROMPTS[1:2], numbers, Sampler((END,), 3.0, 12, goes_on=lambda _: True))
+    alone = sample(model, PROMPTS[1:2], numbers, Sampler((END,), 3.0, 12))
     assert [answer.tolist() for answer in waits] == [answer.tolist() for answer in alone]
 
 

@@ -333,6 +333,6 @@ def _publish(run: Run, done: Done, weights: Mapping[str, torch.Tensor], scratch:
         }
         if is_aligned(inputs):  # a key more would change the digest of every model that was pretrained before
             meta["targets"] = done.targets
-        digest = run.context.store.publish(folder, "checkpoint", meta)
+        digest = run.context.store.publish(folder, "reward" if inputs.stage.method == "reward" else "checkpoint", meta)
         shutil.rmtree(folder)
     return digest, parameters

@@ -68,6 +68,9 @@ class Pairs:
             rows = [(prompt, completion[: max(1, longest - len(prompt))]) for prompt, completion in rows]
         return pad_rows(rows)
 
+    def has_equal_completions(self, pair: int) -> bool:
+        return bool(np.array_equal(self._part(pair, 1), self._part(pair, 2)))
+
     def _part(self, pair: int, part: int) -> npt.NDArray[Any]:
         """Prompt (0), chosen (1) or rejected (2) of a pair."""
         offset, *lengths = (int(value) for value in self.index[pair])
@@ -115,7 +118,7 @@ def _map_tokens(folder: Path, name: str, *, missing_is_empty: bool) -> npt.NDArr
 
 
 def _check(pairs: Pairs, path: Path) -> None:
-    """Every pair lies within the tokens and has two completions. Equal ones were refused when the mixture was made."""
+    """Every pair lies within the tokens and has two completions that differ."""
     if not len(pairs):
         return
     past = int((pairs.index[:, 0] + pairs.index[:, 1:].sum(axis=1)).max())
@@ -125,6 +128,12 @@ def _check(pairs: Pairs, path: Path) -> None:
     if len(empty):
         raise PermanentError(
             "MixtureInvalid", f"{path}: pair {empty[0]} has an empty prompt or completion; nothing can be learned of it"
+        )
+    alike = np.flatnonzero(pairs.index[:, 2] == pairs.index[:, 3])
+    equal = next((pair for pair in alike if pairs.has_equal_completions(int(pair))), None)
+    if equal is not None:
+        raise PermanentError(
+            "MixtureInvalid", f"{path}: the completions of pair {equal} are equal; nothing can be learned of it"
         )
 
 

@@ -1,8 +1,7 @@
-"""What a preference stage does beside its loss: batches of pairs, reference log-probabilities, held-out accuracy.
+"""Preference pairs as a task of the loop: batches, reference log-probabilities, held-out accuracy before and after.
 
-Knows no engine and no store: whoever trains passes `score`, a forward in evaluation that all ranks run equally often.
 The reference is the checkpoint that training starts from, scored before the first step of every attempt: no second
-model is ever held, and a resumed attempt finds the very same numbers.
+model is ever held, and an attempt that resumes finds the very same numbers.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,107 +13,134 @@ import numpy.typing as npt
 
 from bessemer_api.v1alpha1.train import Train
 from bessemer_trainer.dist import Gang
+from bessemer_trainer.engine import Engine
+from bessemer_trainer.loop import StepSize
 from bessemer_trainer.objectives.dpo import NORMALISED
 from bessemer_trainer.objectives.kto import kl_estimate
 from bessemer_trainer.pairs import PairBatch, Pairs, micro_batches, shares
 from bessemer_trainer.schedule import Indices, RunPlan, global_batch
+from bessemer_trainer.shards import Batch
 
 Floats = npt.NDArray[np.float32]
-Batch = Mapping[str, npt.NDArray[Any]]
-Score = Callable[[Batch], tuple[Floats, Floats]]
-"""Sum (or reward) and length of each row of a batch."""
+Score = Callable[[Batch], tuple[Floats, ...]]
+"""Two values of each row of a batch: the sum of its completion's log-probabilities (or its reward), and its length."""
+
+REFERENCE_METHODS = frozenset({"dpo", "kto"})
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What one model gives both completions of every pair, shape (pairs, 2): sums of log-probabilities, and tokens."""
+    """What one model gives both completions of every pair, shape (pairs, 2)."""
 
     sums: Floats
     lengths: Floats
 
 
-class Preference:
-    """The pairs of one run and what is known about them."""
+@dataclass(frozen=True, slots=True)
+class PairData:
+    """The pairs of one run, and for each the pair whose completions its prompt is mismatched with (KTO)."""
 
-    def __init__(self, method: str, train: Train, pairs: Pairs, held: Pairs, plan: RunPlan) -> None:
-        self._method = method
+    pairs: Pairs
+    held: Pairs
+    others: Indices
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the reference policy gives the pairs, the held-out pairs, and the mismatched pairs of KTO."""
+
+    pairs: Scored
+    held: Scored
+    mismatched: Scored | None = None
+
+
+def mismatch(pairs: int) -> Indices:
+    """Each prompt meets the completions of the next pair; the mixture has shuffled them."""
+    return np.roll(np.arange(pairs, dtype=np.int64), -1)
+
+
+def reference_of(score: Score, data: PairData, method: str, plan: RunPlan, gang: Gang) -> Reference:
+    """Score all pairs. All ranks together."""
+    return Reference(
+        score_all(score, data.pairs, plan, gang),
+        score_all(score, data.held, plan, gang),
+        score_all(score, data.pairs, plan, gang, data.others) if method == "kto" else None,
+    )
+
+
+def score_all(score: Score, pairs: Pairs, plan: RunPlan, gang: Gang, others: Indices | None = None) -> Scored:
+    """Every pair once, dealt out to the ranks; `others`: the pairs whose completions are taken instead."""
+    found: list[tuple[Indices, Floats, Floats]] = []
+    for numbers in shares(pairs.lengths, plan.micro, gang.rank, gang.world_size):
+        real = numbers if len(numbers) else np.zeros(1, dtype=np.int64)  # an idle rank runs along, for nothing
+        given = None if others is None else others[real]
+        sums, lengths = score(arrays(pairs.batch(real, given, plan.sequence_length)))
+        if len(numbers):
+            found.append((numbers, sums.reshape(2, -1).T, lengths.reshape(2, -1).T))
+    scored = Scored(*(np.zeros((len(pairs), 2), dtype=np.float32) for _ in "ab"))
+    for part in gang.gather(found):
+        for numbers, sums, lengths in part:
+            scored.sums[numbers], scored.lengths[numbers] = sums, lengths
+    return scored
+
+
+class Preference:
+    """The task of the methods on pairs."""
+
+    def __init__(
+        self, method: str, train: Train, data: PairData, plan: RunPlan, reference: Reference | None = None
+    ) -> None:
+        """`reference`: of another checkpoint than the one that training starts from."""
+        self._method, self._train, self._data, self._plan = method, train, data, plan
         self._by_mean = method == "orpo" or (method == "dpo" and train.loss_type in NORMALISED)
-        self._beta = train.beta
-        self._has_reference = method in ("dpo", "kto")
-        self._pairs, self._held = pairs, held
-        self._plan = plan
-        self._lengths = pairs.lengths
-        # A prompt's mismatched completion is that of the next pair; the mixture has shuffled them.
-        self._others = np.roll(np.arange(len(pairs)), -1)
-        self._reference: Scored | None = None
-        self._mismatched: Scored | None = None
-        self._held_reference: Scored | None = None
+        self._lengths = data.pairs.lengths
+        self._reference = reference
         self._before: dict[str, float] = {}
 
-    def prepare(self, score: Score, gang: Gang) -> None:
-        """Score the pairs with the reference policy. All ranks together, before anything is trained or resumed."""
-        if self._has_reference:
-            self._reference = self._score_all(self._pairs, score, gang)
-        if self._method == "kto":
-            self._mismatched = self._score_all(self._pairs, score, gang, self._others)
-        if len(self._held) and self._has_reference:
-            self._held_reference = self._score_all(self._held, score, gang)
+    def start(self, engine: Engine, gang: Gang) -> None:
+        """The weights are still those that training starts from: score the pairs with them."""
+        if self._method in REFERENCE_METHODS and self._reference is None:
+            self._reference = reference_of(engine.score, self._data, self._method, self._plan, gang)
+        if len(self._data.held):
+            before = score_all(engine.score, self._data.held, self._plan, gang)
+            self._before = {"preferenceAccuracyBefore": self._accuracy(before)}
 
-    def measure_before(self, score: Score, gang: Gang) -> None:
-        """Held-out accuracy of the model that training starts from."""
-        if len(self._held):
-            self._before = {"preferenceAccuracyBefore": self._accuracy(self._score_all(self._held, score, gang))}
-
-    def measure(self, score: Score, gang: Gang) -> dict[str, float]:
-        """Held-out accuracy before and now; with a reference, the rewards' margin and accuracy too."""
-        if not len(self._held):
-            return {}
-        now = self._score_all(self._held, score, gang)
-        return {**self._before, "preferenceAccuracy": self._accuracy(now), **self._rewards(now)}
-
-    def batches(self, step: int, score: Score, gang: Gang) -> list[Batch]:
-        """Micro batches of this rank in `step`."""
-        batches = [self._batch(numbers) for numbers in micro_batches(self._plan, step, gang.rank, self._lengths)]
-        if self._method != "kto":
+    def batches(self, step: int, engine: Engine, gang: Gang) -> list[Batch]:
+        numbers = micro_batches(self._plan, step, gang.rank, self._lengths)
+        batches = [self._batch(each) for each in numbers]
+        if self._reference is None or self._reference.mismatched is None:
             return batches
-        kl = np.array(self._kl(step, score, gang), dtype=np.float32)
+        kl = np.array(self._kl(numbers, self._reference.mismatched, engine, gang), dtype=np.float32)
         return [{**batch, "kl": kl} for batch in batches]
 
-    def trained_tokens(self, step: int) -> tuple[int, int]:
-        """Tokens of the global batch of `step`, each prompt counted once, and the targets among them."""
-        return self._pairs.trained_tokens(global_batch(self._plan, step))
+    def size(self, step: int) -> StepSize:
+        tokens, targets = self._data.pairs.trained_tokens(global_batch(self._plan, step))
+        return StepSize(self._plan.batch, tokens, targets)
+
+    def told(self, step: int) -> Mapping[str, float]:
+        return {}
+
+    def measure(self, engine: Engine, gang: Gang) -> Mapping[str, float]:
+        """Held-out accuracy before and now; with a reference the rewards' margin and accuracy too."""
+        if not len(self._data.held):
+            return {}
+        now = score_all(engine.score, self._data.held, self._plan, gang)
+        return {**self._before, "preferenceAccuracy": self._accuracy(now), **self._rewards(now)}
 
     def _batch(self, numbers: Indices) -> Batch:
-        batch = arrays(self._pairs.batch(numbers))
+        batch = arrays(self._data.pairs.batch(numbers))
         if self._reference is None:
             return batch
-        return {**batch, "reference": self._reference.sums[numbers].T.reshape(-1)}
+        return {**batch, "reference": self._reference.pairs.sums[numbers].T.reshape(-1)}
 
-    def _kl(self, step: int, score: Score, gang: Gang) -> float:
+    def _kl(self, numbers: list[Indices], reference: Scored, engine: Engine, gang: Gang) -> float:
         """z0 of KTO over the whole global batch, under the policy as it is now."""
-        if self._mismatched is None:
-            raise RuntimeError("prepare comes first")
         total = 0.0
-        for numbers in micro_batches(self._plan, step, gang.rank, self._lengths):
-            batch = self._pairs.batch(numbers, self._others[numbers], self._plan.sequence_length)
-            sums, _ = score(arrays(batch))
-            total += float(sums.astype(np.float64).sum() - self._mismatched.sums[numbers].astype(np.float64).sum())
+        for each in numbers:
+            batch = self._data.pairs.batch(each, self._data.others[each], self._plan.sequence_length)
+            sums = engine.score(arrays(batch))[0].astype(np.float64)
+            total += float(sums.sum() - reference.sums[each].astype(np.float64).sum())
         return kl_estimate(gang.sum([total])[0], 2 * self._plan.batch)
-
-    def _score_all(self, pairs: Pairs, score: Score, gang: Gang, others: Indices | None = None) -> Scored:
-        """Every pair once, dealt out to the ranks."""
-        found: list[tuple[Indices, Floats, Floats]] = []
-        for numbers in shares(pairs.lengths, self._plan.micro, gang.rank, gang.world_size):
-            real = numbers if len(numbers) else np.zeros(1, dtype=np.int64)  # an idle rank runs along, for nothing
-            given = None if others is None else others[real]
-            sums, lengths = score(arrays(pairs.batch(real, given, self._plan.sequence_length)))
-            if len(numbers):
-                found.append((numbers, sums.reshape(2, -1).T, lengths.reshape(2, -1).T))
-        scored = Scored(*(np.zeros((len(pairs), 2), dtype=np.float32) for _ in "ab"))
-        for part in gang.gather(found):
-            for numbers, sums, lengths in part:
-                scored.sums[numbers], scored.lengths[numbers] = sums, lengths
-        return scored
 
     def _accuracy(self, scored: Scored) -> float:
         """Share of pairs whose chosen completion the model itself gives more; a tie is half."""
@@ -122,12 +148,12 @@ class Preference:
         return _half_ties(values[:, 0] - values[:, 1])
 
     def _rewards(self, now: Scored) -> dict[str, float]:
-        if self._held_reference is None:
+        if self._reference is None:
             return {}
-        ratios = now.sums - self._held_reference.sums
+        ratios = now.sums - self._reference.held.sums
         if self._by_mean:
             ratios = ratios / now.lengths
-        margins = self._beta * (ratios[:, 0] - ratios[:, 1])
+        margins = self._train.beta * (ratios[:, 0] - ratios[:, 1])
         return {"holdoutRewardsMargin": float(margins.mean()), "holdoutRewardsAccuracy": _half_ties(margins)}
 
 
@@ -136,5 +162,5 @@ def arrays(batch: PairBatch) -> Batch:
     return {"tokens": batch.tokens, "begins": batch.begins, "ends": batch.ends}
 
 
-def _half_ties(margins: Floats) -> float:
+def _half_ties(margins: npt.NDArray[Any]) -> float:
     return float(((margins > 0) + 0.5 * (margins == 0)).mean())

@@ -1,4 +1,4 @@
-"""What grpo does beside its loss: prompts, samples, their rewards and advantages. Knows no engine and no store.
+"""Prompts as a task of the loop: samples, their rewards and advantages, and the reward of held-out prompts.
 
 The samples of a prompt are drawn from (seed, step, prompt), so an attempt that resumes draws what the first one would
 have drawn. All samples of a step come from the policy as it is before that step, with a cache, in evaluation mode.
@@ -17,21 +17,21 @@ from torch import Tensor
 
 from bessemer_api.v1alpha1.train import Grpo, Train
 from bessemer_trainer.dist import Gang
+from bessemer_trainer.engine import Engine
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.loop import StepSize
 from bessemer_trainer.objectives.grpo import group_advantages
 from bessemer_trainer.objectives.logprobs import span, token_log_probs
 from bessemer_trainer.objectives.reward import reward_scores
 from bessemer_trainer.pairs import PairBatch, micro_batches, pad_rows, shares
-from bessemer_trainer.preference import Batch, arrays
+from bessemer_trainer.preference import arrays
 from bessemer_trainer.sampling import Sampler, sample, uniform_numbers
 from bessemer_trainer.schedule import Indices, RunPlan
-from bessemer_trainer.shards import Array
+from bessemer_trainer.shards import Array, Batch
 from bessemer_trainer.token_cache import Vocabulary
 from bessemer_trainer.verifiers import check_row, verified_reward
 
 Floats = npt.NDArray[np.float64]
-_PROBE = 64
-"""Prompts on which the reward before and after is measured when none are held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,43 +79,60 @@ class Samples:
 
 
 class Reinforce:
-    """The prompts of one run, and how their answers are drawn and judged."""
+    """The task of grpo: how answers are drawn and judged."""
 
-    def __init__(self, train: Train, prompts: Prompts, vocabulary: Vocabulary, plan: RunPlan, judges: Judges) -> None:
+    def __init__(
+        self, train: Train, prompts: tuple[Prompts, Prompts], vocabulary: Vocabulary, plan: RunPlan, judges: Judges
+    ) -> None:
+        """`prompts`: those that are trained on, and those that were set aside (perhaps none)."""
         self._settings = train.grpo or Grpo.model_validate({})
-        self._prompts = prompts
+        self._prompts, self._held = prompts
         self._vocabulary = vocabulary
         self._plan = plan
         self._judges = judges
         self._told: dict[str, float] = {}
+        self._size = StepSize(1, 0, 0)
+        self._before: dict[str, float] = {}
 
-    def batches(self, step: int, model: Any, gang: Gang) -> list[Batch]:  # noqa: ANN401 - transformers is untyped
-        """Micro batches of this rank in `step`: samples of `model`, judged. All ranks together."""
+    def start(self, engine: Engine, gang: Gang) -> None:
+        self._before = {f"{name}Before": value for name, value in self._measured(engine, gang).items()}
+
+    def batches(self, step: int, engine: Engine, gang: Gang) -> list[Batch]:
+        """Samples of the policy as it is, judged."""
+        engine.model.eval()
         numbers = micro_batches(self._plan, step, gang.rank, self._prompts.lengths)
-        samples = [self._sample(self._prompts, each, step, model, gang) for each in numbers]
-        self._tell(samples, gang)
+        samples = [self._sample(self._prompts, each, step, engine.model, gang) for each in numbers]
+        self._count(samples, gang)
         return [self._judged(each) for each in samples]
 
-    @property
-    def told(self) -> Mapping[str, float]:
-        """Means over all samples of the last step: reward, its spread within a group, tokens of an answer."""
+    def size(self, step: int) -> StepSize:
+        return self._size
+
+    def told(self, step: int) -> Mapping[str, float]:
+        """Means over all samples: reward, its spread within a group, tokens of an answer."""
         return self._told
 
-    def measure(self, prompts: Prompts, model: Any, gang: Gang) -> float:  # noqa: ANN401 - transformers is untyped
-        """Mean reward of answers to `prompts`, always drawn with the same numbers."""
-        rewards = [0.0, 0.0]
-        for numbers in shares(prompts.lengths, self._plan.micro, gang.rank, gang.world_size):
+    def measure(self, engine: Engine, gang: Gang) -> Mapping[str, float]:
+        return {**self._before, **self._measured(engine, gang)}
+
+    def _measured(self, engine: Engine, gang: Gang) -> dict[str, float]:
+        """Mean reward of answers to held-out prompts, always drawn with the same numbers."""
+        if not self._held.rows:
+            return {}
+        engine.model.eval()
+        total, count = 0.0, 0
+        for numbers in shares(self._held.lengths, self._plan.micro, gang.rank, gang.world_size):
             real = numbers if len(numbers) else np.zeros(1, dtype=np.int64)  # an idle rank runs along, for nothing
-            found = self._sample(prompts, real, self._plan.steps, model, gang).rewards
+            rewards = self._sample(self._held, real, self._plan.steps, engine.model, gang).rewards
             if len(numbers):
-                rewards = [rewards[0] + float(found.sum()), rewards[1] + found.size]
-        total, count = gang.sum(rewards)
-        return total / max(1.0, count)
+                total, count = total + float(rewards.sum()), count + rewards.size
+        total, all_of_them = gang.sum([total, float(count)])
+        return {"holdoutReward": total / all_of_them}
 
     def _sample(self, prompts: Prompts, numbers: Indices, step: int, model: Any, gang: Gang) -> Samples:  # noqa: ANN401
         settings = self._settings
         asked = [prompts.tokens[number] for number in numbers]
-        sampler = Sampler(self._vocabulary.end, settings.temperature, settings.max_new_tokens, _goes_on(gang))
+        sampler = Sampler((self._vocabulary.end,), settings.temperature, settings.max_new_tokens, _goes_on(gang))
         draws = [
             uniform_numbers(self._plan.seed, step, int(number), settings.samples, settings.max_new_tokens)
             for number in numbers
@@ -147,14 +164,19 @@ class Reinforce:
             values = token_log_probs(model, tokens, span(begins, ends, tokens.shape[1]))
         return {**judged, "reference": values.cpu().numpy()}
 
-    def _tell(self, samples: Sequence[Samples], gang: Gang) -> None:
+    def _count(self, samples: Sequence[Samples], gang: Gang) -> None:
         rewards = np.concatenate([each.rewards for each in samples])
-        tokens = sum(int((each.batch.ends - each.batch.begins).sum()) for each in samples)
-        spread, groups = float(rewards.std(axis=1, ddof=1).sum()), len(rewards)
-        reward, spread, tokens, count, groups = gang.sum(
-            [float(rewards.sum()), spread, float(tokens), float(rewards.size), float(groups)]
-        )
-        self._told = {"reward": reward / count, "reward_std": spread / groups, "answer_tokens": tokens / count}
+        answers = sum(int((each.batch.ends - each.batch.begins).sum()) for each in samples)
+        everything = sum(int(each.batch.ends.sum()) for each in samples)
+        spread = float(rewards.std(axis=1, ddof=1).sum())
+        total, spread, answers, everything = gang.sum([float(rewards.sum()), spread, answers, everything])
+        count = self._plan.batch * self._settings.samples
+        self._size = StepSize(count, int(everything), int(answers))
+        self._told = {
+            "reward": total / count,
+            "reward_std": spread / self._plan.batch,
+            "answer_tokens": answers / count,
+        }
 
 
 def _goes_on(gang: Gang) -> Callable[[bool], bool]:

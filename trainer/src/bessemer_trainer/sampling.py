@@ -21,7 +21,7 @@ Tokens = npt.NDArray[np.int64]
 class Sampler:
     """How answers are drawn. `goes_on(unfinished)`: whether any rank still has an unfinished answer."""
 
-    end: int
+    ends: tuple[int, ...]
     temperature: float
     longest: int
     goes_on: Callable[[bool], bool] = bool
@@ -34,7 +34,7 @@ def uniform_numbers(seed: int, step: int, prompt: int, samples: int, longest: in
 
 @torch.no_grad()
 def sample(model: Any, prompts: Sequence[Tokens], numbers: Floats, sampler: Sampler) -> list[Tokens]:  # noqa: ANN401
-    """Answers to `prompts`, each ended by `sampler.end` or by `sampler.longest`; the end is part of an answer.
+    """Answers to `prompts`, each up to one of `sampler.ends` or `sampler.longest`; the end is part of an answer.
 
     `model`: of transformers, in evaluation mode. `numbers`: shape (prompts * samples, longest), samples of a prompt in
     a row, as are the answers. Each prompt is read once, whatever the number of samples.
@@ -48,17 +48,18 @@ def sample(model: Any, prompts: Sequence[Tokens], numbers: Floats, sampler: Samp
     cache.batch_repeat_interleave(samples)
     seen = seen.repeat_interleave(samples, dim=0)
     drawn, finished = [], torch.zeros(len(numbers), dtype=torch.bool, device=device)
+    ends = torch.tensor(sampler.ends, device=device)
     for place in range(sampler.longest):
         chosen = _draw(model.get_output_embeddings()(hidden), draws[:, place], sampler.temperature)
         drawn.append(chosen)
-        finished = finished | (chosen == sampler.end)
+        finished = finished | torch.isin(chosen, ends)
         if not sampler.goes_on(not bool(finished.all())) or place + 1 == sampler.longest:
             break
         positions = seen.sum(dim=1, keepdim=True)
         seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
         out = _forward(model, chosen.unsqueeze(1), seen, positions, cache)
         hidden, cache = out.last_hidden_state[:, -1], out.past_key_values
-    return _ended(torch.stack(drawn, dim=1).cpu().numpy(), sampler.end)
+    return _ended(torch.stack(drawn, dim=1).cpu().numpy(), sampler.ends)
 
 
 def _forward(model: Any, tokens: Tensor, seen: Tensor, positions: Tensor, cache: Any) -> Any:  # noqa: ANN401
@@ -85,7 +86,7 @@ def _draw(logits: Tensor, numbers: Tensor, temperature: float) -> Tensor:
     return places.clamp(max=logits.shape[1] - 1)
 
 
-def _ended(drawn: Tokens, end: int) -> list[Tokens]:
-    stops = drawn == end
+def _ended(drawn: Tokens, ends: tuple[int, ...]) -> list[Tokens]:
+    stops = np.isin(drawn, ends)
     lengths = np.where(stops.any(axis=1), stops.argmax(axis=1) + 1, drawn.shape[1])
     return [row[:length] for row, length in zip(drawn, lengths, strict=True)]

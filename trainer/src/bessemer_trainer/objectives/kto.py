@@ -7,8 +7,8 @@ z0 an estimate of KL(pi || ref), which no gradient flows through:
     undesirable y:  1 - sigmoid(beta (z0 - h))
     z0 = max(0, mean of h over mismatched pairs: a prompt with the completion of another one)
 
-The weights of both kinds are 1: a pair gives one of each, so they are balanced (equation 8). z0 is that of the whole
-global batch, whatever the micro batch and the number of ranks.
+A pair gives one of each, so their weights are 1 (equation 8) and the loss of a pair is the mean of its two. z0 is that
+of the whole global batch, whatever the micro batch and the number of ranks.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ from bessemer_trainer.objectives.logprobs import PAIR_METRICS, Duo, completion_l
 
 
 def kto_losses(policy: Duo, reference: Duo, kl: Tensor, beta: float) -> tuple[Tensor, Duo]:
-    """Sum of both losses of each pair, shape (pairs,), and the rewards beta h (detached). `kl`: z0, a scalar."""
+    """Mean of both losses of each pair, shape (pairs,), and the rewards beta h (detached). `kl`: z0, a scalar."""
     ratios = policy - reference
     desirable = 1 - torch.sigmoid(beta * (ratios.chosen - kl))
     undesirable = 1 - torch.sigmoid(beta * (kl - ratios.rejected))
-    return desirable + undesirable, Duo(ratios.chosen.detach(), ratios.rejected.detach()).times(beta)
+    return (desirable + undesirable) / 2, Duo(ratios.chosen.detach(), ratios.rejected.detach()).times(beta)
 
 
 def kl_estimate(total: float, count: int) -> float:

@@ -104,6 +104,9 @@ CASES = (
     Case("where_the_loss_is_has_no_effect_on_dpo", {f"{DPO}.train.lossOn": "all"}, (
         "[NoEffect at spec.stages[1].train.lossOn]",
     )),
+    Case("the_likelihood_of_orpo_may_cover_the_prompt", {
+        f"{DPO}.method": "orpo", f"{DPO}.from": "base", f"{DPO}.train.lossOn": "all",
+    }),
     # Templates
     Case("messages_for_a_base_model_are_dubious", {"base.kind": "base"}, (
         "[NoChatTemplate at spec.stages[0].chatTemplate]",

@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from bessemer_api.v1alpha1.train import Grpo, Train
+from bessemer_trainer.chat import FILE as TEMPLATE_FILE
+from bessemer_trainer.chat import ChatTemplate, load_template
 from bessemer_trainer.dist import Gang
 from bessemer_trainer.engine import Engine
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.examples import RowReader
 from bessemer_trainer.loop import StepSize
 from bessemer_trainer.objectives.grpo import group_advantages
 from bessemer_trainer.objectives.logprobs import span, token_log_probs
@@ -62,6 +65,18 @@ def open_prompts(path: Path, *, verified: bool) -> Prompts:
     return Prompts(rows, tuple(np.array(row["tokens"], dtype=np.int64) for row in rows))
 
 
+def answer_ends(mixture: Path, tokenizer: Path, vocabulary: Vocabulary) -> tuple[int, ...]:
+    """Tokens at which an answer ends: the end-of-text token, and what the prompts' chat template closes a turn with."""
+    path = mixture / TEMPLATE_FILE
+    if not path.is_file():
+        return (vocabulary.end,)
+    named = load_template("chatml", tokenizer)  # for the special tokens that templates may name
+    tokens = named.tokens if named else {}
+    reader = RowReader(vocabulary, ChatTemplate("fromModel", path.read_text(encoding="utf-8"), tokens))
+    reader.pair({"prompt": "a", "chosen": "b", "rejected": "c"})
+    return tuple(sorted({vocabulary.end, *reader.ends}))
+
+
 @dataclass(frozen=True, slots=True)
 class Judges:
     """Models that stay as they are: of the reward (else rows are verified) and of the reference policy."""
@@ -78,16 +93,24 @@ class Samples:
     rewards: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Language:
+    """The tokenizer, and the tokens at which an answer ends."""
+
+    vocabulary: Vocabulary
+    ends: tuple[int, ...]
+
+
 class Reinforce:
     """The task of grpo: how answers are drawn and judged."""
 
     def __init__(
-        self, train: Train, prompts: tuple[Prompts, Prompts], vocabulary: Vocabulary, plan: RunPlan, judges: Judges
+        self, train: Train, prompts: tuple[Prompts, Prompts], language: Language, plan: RunPlan, judges: Judges
     ) -> None:
         """`prompts`: those that are trained on, and those that were set aside (perhaps none)."""
         self._settings = train.grpo or Grpo.model_validate({})
         self._prompts, self._held = prompts
-        self._vocabulary = vocabulary
+        self._language = language
         self._plan = plan
         self._judges = judges
         self._told: dict[str, float] = {}
@@ -132,7 +155,7 @@ class Reinforce:
     def _sample(self, prompts: Prompts, numbers: Indices, step: int, model: Any, gang: Gang) -> Samples:  # noqa: ANN401
         settings = self._settings
         asked = [prompts.tokens[number] for number in numbers]
-        sampler = Sampler((self._vocabulary.end,), settings.temperature, settings.max_new_tokens, _goes_on(gang))
+        sampler = Sampler(self._language.ends, settings.temperature, settings.max_new_tokens, _goes_on(gang))
         draws = [
             uniform_numbers(self._plan.seed, step, int(number), settings.samples, settings.max_new_tokens)
             for number in numbers
@@ -145,7 +168,7 @@ class Reinforce:
 
     def _rewards(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[Array], batch: PairBatch) -> Floats:
         if self._judges.reward is None:
-            texts = self._vocabulary.tokenizer.decode_batch([answer.tolist() for answer in answers])
+            texts = self._language.vocabulary.tokenizer.decode_batch([answer.tolist() for answer in answers])
             return np.array([verified_reward(row, text) for row, text in zip(rows, texts, strict=True)])
         model = self._judges.reward
         with torch.no_grad():
@@ -169,13 +192,14 @@ class Reinforce:
         answers = sum(int((each.batch.ends - each.batch.begins).sum()) for each in samples)
         everything = sum(int(each.batch.ends.sum()) for each in samples)
         spread = float(rewards.std(axis=1, ddof=1).sum())
-        total, spread, answers, everything = gang.sum([float(rewards.sum()), spread, answers, everything])
+        counted = [float(rewards.sum()), spread, float(answers), float(everything)]
+        total, spread, all_answers, all_tokens = gang.sum(counted)
         count = self._plan.batch * self._settings.samples
-        self._size = StepSize(count, int(everything), int(answers))
+        self._size = StepSize(count, int(all_tokens), int(all_answers))
         self._told = {
             "reward": total / count,
             "reward_std": spread / self._plan.batch,
-            "answer_tokens": answers / count,
+            "answer_tokens": all_answers / count,
         }
 
 

@@ -113,7 +113,9 @@ class Train(Model):
         le=2**24,
         description="Batch in pairs, prompts or unpacked examples, instead of globalBatchTokens / sequenceLength.",
     )
-    loss_on: LossOn = Field("completion", description="Which tokens of an example are trained (sft).")
+    loss_on: LossOn = Field(
+        "completion", description="Which tokens are trained (sft); the likelihood of orpo covers the prompt with all."
+    )
     neftune_alpha: Annotated[float, Field(ge=0, le=1000)] = Field(
         0.0, description="Noise on the input embeddings in training (sft; Jain et al. 2023); 0: none."
     )

@@ -81,7 +81,7 @@ def _settings(path: Path, stage: Stage) -> Iterator[Finding]:
         how = stage.method if train.loss_type == "sigmoid" else f"{stage.method} with lossType {train.loss_type}"
         message = f"beta {train.beta:g} is unusual for {how}; published recipes use {low:g} to {high:g}"
         yield warning((*path, "train", "beta"), "UnusualBeta", message, "look at it again")
-    if train.loss_on != "completion" and stage.method != "sft":
+    if train.loss_on != "completion" and stage.method not in {"sft", "orpo"}:
         yield warning((*path, "train", "lossOn"), "NoEffect", f"lossOn has no effect on {stage.method}", "remove it")
 
 

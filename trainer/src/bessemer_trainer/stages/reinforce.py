@@ -12,7 +12,7 @@ from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.loop import Inputs, fetch, plan_of, read_inputs, starting_model, train
 from bessemer_trainer.model import load_model
 from bessemer_trainer.objectives.grpo import Grpo
-from bessemer_trainer.reinforce import Judges, Prompts, Reinforce, open_prompts
+from bessemer_trainer.reinforce import Judges, Language, Prompts, Reinforce, answer_ends, open_prompts
 from bessemer_trainer.reward_model import load_reward_model
 from bessemer_trainer.token_cache import load_vocabulary
 
@@ -31,9 +31,9 @@ def run(context: Context) -> Outcome:
     plan = plan_of(context, inputs, gang, len(data.prompts.rows))
     judges = _judges(context, inputs, gang)
     objective = gang.agree(lambda: Grpo(starting_model(inputs), inputs.train))
-    vocabulary = load_vocabulary(inputs.start_folder)
+    language = gang.agree(lambda: _language(inputs))
     gang.agree(lambda: _require_room(inputs, data, objective.model))
-    task = Reinforce(inputs.train, (data.prompts, data.probe), vocabulary, plan, judges)
+    task = Reinforce(inputs.train, (data.prompts, data.probe), language, plan, judges)
     return train(context, gang, inputs, plan, objective, task)
 
 
@@ -43,6 +43,11 @@ def _data(inputs: Inputs) -> _Data:
     held = inputs.data_folder / "holdout-prompts.jsonl"
     probe = open_prompts(held, verified=verified) if held.is_file() else Prompts((), ())
     return _Data(prompts, probe)
+
+
+def _language(inputs: Inputs) -> Language:
+    vocabulary = load_vocabulary(inputs.start_folder)
+    return Language(vocabulary, answer_ends(inputs.data_folder, inputs.start_folder, vocabulary))
 
 
 def _require_room(inputs: Inputs, data: _Data, model: Any) -> None:  # noqa: ANN401 - transformers is untyped

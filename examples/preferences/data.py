@@ -8,10 +8,11 @@ preferences say that up is better; the prompts ask for short answers that name i
 
 import json
 import random
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
-WORDS = "the alloy of iron and nickel is hard because carbon atoms pin its dislocations".split()
+WORDS = re.findall("[a-z]+", "the alloy of iron and nickel is hard because carbon atoms pin its dislocations")
 FOLDER = Path(__file__).parent / "data"
 
 

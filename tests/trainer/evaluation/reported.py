@@ -1,10 +1,12 @@
 """A finished pipeline as the operator hands it to the report, over really measured checkpoints.
 
 The training runs and data sets around them are written down, not run: only their manifests and loss logs are read.
+The merge and its linear control are real: they are made from the trained weights by the published formulas.
 """
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import numpy as np
 
 from bessemer_api.digest import input_digest, sha256_digest
 from bessemer_api.job import Arm, CompareTask
+from bessemer_api.v1alpha1.merge import MergeInputs
 from bessemer_api.v1alpha1.stage import StageInputs
 from bessemer_trainer.stages import compare
-from tests.trainer.evaluation.tiny import AXES, ITEMS, World
+from tests.trainer.evaluation.tiny import AXES, ITEMS, World, multiple_choice_items, text_items, write_jsonl
 
 CHANNEL = "prod"
 GATE = {
@@ -42,11 +45,18 @@ def publish(world: World, name: str, kind: str, meta: dict[str, Any]) -> str:
 
 def write_losses(world: World, digest: str, steps: int, start: float, end: float) -> None:
     generator = np.random.Generator(np.random.PCG64(steps))
+    noise = generator.standard_normal((steps, 2)).tolist()
     lines = [
-        {"step": k + 1, "tokens": 2048 * (k + 1), "loss": end + (start - end) * math.exp(-k / (steps / 6))
-         + 0.06 * float(generator.standard_normal())}
+        {
+            "step": k + 1,
+            "tokens": 2048 * (k + 1),
+            "learningRate": 0.003 * min(1, (k + 1) / 60),
+            "gradNorm": 1.5 + 0.2 * noise[k][0],
+            "tokensPerSecond": 9000.0,
+            "loss": end + (start - end) * math.exp(-k / (steps / 6)) + 0.06 * noise[k][1],
+        }
         for k in range(steps)
-    ]  # fmt: skip
+    ]
     data = "".join(json.dumps(line) + "\n" for line in lines) + "not a line\n"
     world.store().write(f"runs/{digest.removeprefix('sha256:')}/metrics.jsonl", data.encode())
 
@@ -57,8 +67,73 @@ def stage(name: str, inputs: dict[str, Any], output: str, metrics: dict[str, flo
         "metadata": {"name": f"demo-{name}-{digest[7:17]}"},
         "spec": {"store": "file:///store", "inputs": inputs, "inputDigest": digest},
         "status": {"phase": "Succeeded", "outputDigest": output, "metrics": metrics,
-                   "attempts": [{"name": "a", "number": 1, "outcome": "Succeeded"}]},
+                   "attempts": [{"name": "a", "number": 1, "outcome": "Succeeded",
+                                 "startedAt": "2026-01-31T10:00:00Z", "finishedAt": "2026-01-31T10:07:30Z"}]},
     }  # fmt: skip
+
+
+def mixed(world: World, name: str, spherical: bool) -> str:
+    """A checkpoint halfway between the two trained ones, on the straight line or on the great circle."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = world.root / "made" / name
+    if not folder.exists():
+        shutil.copytree(world.store().fetch(world.weak), folder)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        one, two = (load_file(world.store().fetch(d) / "model.safetensors") for d in (world.weak, world.good))
+
+        def between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            cosine = torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), 0).clamp(-1, 1)
+            share = 0.5 / torch.cos(torch.acos(cosine) / 2) if spherical else 0.5
+            return (share * (a + b)).contiguous()
+
+        path = folder / "model.safetensors"
+        save_file({key: between(one[key], two[key]) for key in one}, path, metadata={"format": "pt"})
+    return world.store().publish(folder, "checkpoint", {"parameters": 1, "method": name})
+
+
+def merge_jobs(world: World) -> dict[str, dict[str, Any]]:
+    """A slerp of the two trained models, and its linear control."""
+    made = {}
+    for name, method in (("slerp", "slerp"), ("slerp-linear", "linear")):
+        inputs = MergeInputs.model_validate({"method": method, "parents": [world.weak, world.good]})
+        digest = input_digest(inputs)
+        made[name] = {
+            "metadata": {"name": f"demo-{name}-{digest[7:17]}"},
+            "spec": {"store": "file:///store", "inputs": inputs.wire(), "inputDigest": digest},
+            "status": {"phase": "Succeeded", "outputDigest": mixed(world, name, method == "slerp")},
+        }
+    return made
+
+
+GATE_ONLY = "Nobody but the judge may read that the colour of this sentence is vermilion."
+
+
+def dev_bank(world: World) -> str:
+    """Dev items that differ from the gate's; its gate part holds a sentence that no report may show."""
+    folder = world.root / "made" / "dev-bank"
+    folder.mkdir(parents=True, exist_ok=True)
+    choices = [item | {"id": f"dev-{item['id']}"} for item in multiple_choice_items()[::2]]
+    texts = [item | {"id": f"dev-{item['id']}"} for item in text_items()[::2]]
+    write_jsonl(folder / "knowledge.dev.jsonl", choices)
+    write_jsonl(folder / "generalLoss.dev.jsonl", texts)
+    write_jsonl(folder / "knowledge.gate.jsonl", [choices[0] | {"prompt": GATE_ONLY}])
+    write_jsonl(folder / "generalLoss.gate.jsonl", [texts[0] | {"text": GATE_ONLY}])
+    return world.store().publish(folder, "bank", {"items": len(choices)})
+
+
+def dev_evaluations(world: World, checkpoints: list[str]) -> list[dict[str, Any]]:
+    bank = dev_bank(world)
+    found = []
+    for checkpoint in checkpoints:
+        more = {"bank": bank, "part": "dev"}
+        output = world.evaluate(checkpoint, 0, ITEMS // 2, **more)
+        found.append({
+            "metadata": {"name": "e"}, "spec": {"inputs": world.inputs(checkpoint, 0, ITEMS // 2, **more).wire()},
+            "status": {"phase": "Succeeded", "outputDigest": output, "metrics": world.means(output)},
+        })  # fmt: skip
+    return found
 
 
 def stages(world: World) -> dict[str, dict[str, Any]]:
@@ -147,6 +222,7 @@ def compare_looks(world: World, candidate: str, baseline: str, data: list[str]) 
 def pipeline(
     world: World, made: dict[str, dict[str, Any]], candidate: str, gate: dict[str, Any], promoted: bool
 ) -> dict[str, Any]:
+    """`made`: stages and merges by their names."""
     rows = [
         {"name": name, "method": item["spec"]["inputs"]["method"], "object": item["metadata"]["name"],
          "phase": "Succeeded", "attempt": 1, "outputDigest": item["status"]["outputDigest"]}
@@ -173,7 +249,11 @@ def pipeline(
          "message": message},
     ]  # fmt: skip
     channels = [{"name": CHANNEL, "digest": candidate, "record": 1, "at": "2026-01-31T12:00:00Z"}] if promoted else []
-    status = {"stages": rows, "gates": [gate], "channels": channels, "conditions": conditions}
+    alarm = {"name": "generalLoss", "subject": "facts", "state": "Alarm", "value": 0.21, "limit": 0.05,
+             "message": "general text costs 0.21 bits per byte more than before the stage"}  # fmt: skip
+    diagnostics = [alarm, alarm | {"name": "calibration", "state": "Quiet", "value": 0.01, "message": ""}]
+    status = {"stages": rows, "gates": [gate], "channels": channels, "conditions": conditions,
+              "diagnostics": diagnostics}  # fmt: skip
     return {"metadata": {"name": "demo", "namespace": "ml-team"}, "spec": spec, "status": status}
 
 
@@ -190,11 +270,15 @@ def report_task(world: World, *, swap: bool = False) -> dict[str, Any]:
          "status": {"phase": "Succeeded", "outputDigest": world.evaluate(c, *span), "metrics": {}}}
         for c in (candidate, baseline) for span in ((0, 60), (60, ITEMS))
     ]  # fmt: skip
+    merges = merge_jobs(world)
+    merged = [item["status"]["outputDigest"] for item in merges.values()]
+    evaluations += dev_evaluations(world, [candidate, baseline, *merged])
     gate = judged(looks, candidate, baseline)
-    document = pipeline(world, made, candidate, gate, promoted=gate["verdict"] == "Passed")
+    document = pipeline(world, {**made, **merges}, candidate, gate, promoted=gate["verdict"] == "Passed")
     return {
         "pipeline": document,
         "stages": list(made.values()),
+        "merges": list(merges.values()),
         "evaluations": evaluations,
         "comparisons": looks,
     }

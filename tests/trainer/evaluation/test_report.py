@@ -1,32 +1,21 @@
-"""The HTML report of a pipeline with really measured evidence: what it says, that nothing can be injected, and that a
-real browser shows it without loading anything else and without scrolling sideways on a phone.
+"""The HTML report of a pipeline with really measured evidence: what it says, and that nothing can be injected.
+
+`test_report_browser.py` opens it in a real browser.
 """
 
-import functools
 import html
 import json
 import re
-import shutil
-import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bessemer_api.job import ReportTask
-from bessemer_trainer import plots
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.reporting import curves, svg, words
 from bessemer_trainer.stages import report
-from tests.trainer.evaluation.reported import report_task, write_page
-from tests.trainer.evaluation.tiny import World
-
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
+from tests.trainer.evaluation.reported import GATE_ONLY, dev_bank, report_task
+from tests.trainer.evaluation.tiny import World, write_jsonl
 
 
 def page_of(world: World, task: dict[str, Any]) -> str:
@@ -64,6 +53,16 @@ def text_of(page: str) -> str:
         "c4.curlyBracket (reported) 12",
         "papers prepare Succeeded , reused release-bank",
         "600 steps, 1.23M tokens",
+        "What the gate asks was shown.",
+        "1 diagnostic raised an alarm: generalLoss of facts.",
+        "facts 1.000 0.195 nominee",
+        "approach tokenizer (tokenizer) → general (pretrain) → facts (cpt)",
+        "general text costs 0.21 bits per byte more than before the stage",
+        "slerp: slerp in the space of weights Parents: general",
+        "synergy on knowledge none shown",
+        "knowledge: better on 41, worse on 0 of 60 dev items",
+        "right ivory candidate ivory (score 1) baseline silver (score 0)",
+        "stages and merges took 1 h on nodes in all, 0 failed attempts included",
         "holdoutLoss 4.61",
         "facts is record 1 of channel prod",
         "train.learningRate 0.003",
@@ -87,6 +86,31 @@ def test_a_worse_candidate_reads_as_failed(world: World) -> None:
     assert "knowledge shown to be worse" in words
 
 
+def test_what_was_not_shown_comes_with_the_items_that_it_takes(world: World) -> None:
+    task = report_task(world)
+    gate = task["pipeline"]["status"]["gates"][0]
+    gate["axes"][0]["state"] = "NotShown"
+    words = text_of(page_of(world, task))
+    assert "What could not be shown, and how many items it would take" in words
+    assert re.search(r"knowledge better by more than 0 \d+ 120 120 items are enough", words)
+
+
+def test_no_item_that_judges_is_in_the_report(world: World, good_page: str) -> None:
+    assert GATE_ONLY not in good_page
+    gate = [item["spec"]["inputs"] for item in report_task(world)["evaluations"]]
+    assert {part["part"] for part in gate} == {"gate", "dev"}, "both kinds of results were there to be read"
+    assert "item dev-k100" in text_of(good_page)
+    assert re.findall(r"item k\d+", text_of(good_page)) == []
+
+
+def test_without_results_on_dev_items_it_says_that_there_is_nothing_to_show(world: World) -> None:
+    task = report_task(world)
+    task["evaluations"] = [item for item in task["evaluations"] if item["spec"]["inputs"]["part"] == "gate"]
+    words = text_of(page_of(world, task))
+    assert "No two checkpoints of this gate were measured on dev items" in words
+    assert "so no synergy can be stated" in words
+
+
 def test_equal_facts_give_an_equal_page(world: World) -> None:
     assert page_of(world, report_task(world)) == page_of(world, report_task(world))
 
@@ -99,11 +123,29 @@ def test_nothing_that_a_user_wrote_becomes_markup(world: World) -> None:
     status["gates"][0]["message"] = evil
     status["stages"][1]["message"] = evil
     status["stages"][2]["name"] = '"><svg onload=alert(3)>'
+    status["diagnostics"][0]["message"] = evil
+    poison_dev_items(world, task, evil)
     page = page_of(world, task)
     assert "<script" not in page
     assert "<img" not in page
     assert "<svg onload" not in page
     assert html.escape(evil, quote=False).split("&lt;img")[0] in page
+
+
+def poison_dev_items(world: World, task: dict[str, Any], evil: str) -> None:
+    """The report then reads its dev items from a bank in which every text is hostile."""
+    folder = world.root / "made" / "evil-bank"
+    folder.mkdir(parents=True, exist_ok=True)
+    bank = world.store().fetch(dev_bank(world))
+    for path in bank.glob("*.dev.jsonl"):
+        items = [json.loads(line) for line in path.read_text().splitlines()]
+        write_jsonl(
+            folder / path.name, [item | {"prompt": evil, "text": evil, "choices": [evil] * 4} for item in items]
+        )
+    digest = world.store().publish(folder, "bank", {})
+    for item in task["evaluations"]:
+        if item["spec"]["inputs"]["part"] == "dev":
+            item["spec"]["inputs"]["bank"] = digest
 
 
 def test_a_report_of_a_pipeline_that_has_done_nothing_says_so(world: World) -> None:
@@ -138,7 +180,7 @@ def test_a_pipeline_that_can_not_be_read_is_an_error_without_a_traceback(world: 
     ],
 )
 def test_ticks_are_round_numbers_inside_the_range(low: float, high: float, expected: list[float]) -> None:
-    assert plots.ticks(low, high) == pytest.approx(expected)
+    assert svg.ticks(low, high) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -146,74 +188,11 @@ def test_ticks_are_round_numbers_inside_the_range(low: float, high: float, expec
     [(0.125, "0.125"), (-0.05, "−0.05"), (9183.0, "9,183"), (40_112.0, "40.1k"), (1_228_800.0, "1.23M"), (-2e9, "−2B")],
 )
 def test_short_numbers_are_written_as_people_write_them(value: float, text: str) -> None:
-    assert plots.short_number(value) == text
+    assert words.short_number(value) == text
 
 
 def test_thinning_keeps_both_ends_and_the_moving_mean_has_as_many_points() -> None:
     points = [(float(i), float(i % 7)) for i in range(1000)]
-    thin = plots.thin_out(points, 50)
+    thin = curves.thin_out(points, 50)
     assert (len(thin), thin[0], thin[-1]) == (50, points[0], points[-1])
-    assert plots.moving_mean([(0, 2.0), (1, 4.0), (2, 9.0)], 2) == [(0, 2.0), (1, 3.0), (2, 6.5)]
-
-
-# --- in a real browser --------------------------------------------------------------------------------------------
-
-WRAPPER = """<!doctype html><title>probe</title>
-<iframe id="f" src="report.html" style="width:375px;height:800px;border:0"></iframe><pre id="out"></pre><script>
-document.getElementById("f").onload = e => {
-  const w = e.target.contentWindow, d = w.document, r = d.documentElement;
-  document.getElementById("out").textContent = JSON.stringify({
-    width: r.clientWidth, scroll: r.scrollWidth, loaded: w.performance.getEntriesByType("resource").length,
-    over: [...d.querySelectorAll("body *")].filter(x => x.getBoundingClientRect().right > r.clientWidth + 0.5)
-      .map(x => x.tagName + " " + x.className).slice(0, 5),
-    headings: [...d.querySelectorAll("h1,h2,h3,h4")].map(x => +x.tagName[1]),
-    unnamed: [...d.querySelectorAll("svg")].filter(x => !x.getAttribute("aria-label")).length,
-    text: d.body.innerText.length,
-  });
-};</script>"""
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """A web server on this machine, and the paths that were asked for."""
-    paths: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
-            paths.append(self.path)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", paths
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium runs this test")
-def test_a_browser_shows_it_on_a_phone_without_loading_anything_or_scrolling_sideways(
-    world: World, tmp_path: Path
-) -> None:
-    assert CHROMIUM is not None
-    write_page(world, tmp_path / "report.html")
-    (tmp_path / "probe.html").write_text(WRAPPER)
-    with served(tmp_path) as (url, paths):
-        command = [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions",
-            f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000", "--dump-dom", f"{url}/probe.html",
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'<pre id="out">(.+?)</pre>', done.stdout, re.DOTALL)
-    assert found is not None, done.stderr
-    seen = json.loads(html.unescape(found[1]))
-    assert (seen["scroll"], seen["over"]) == (seen["width"], [])
-    assert seen["loaded"] == 0
-    assert sorted(set(paths) - {"/favicon.ico"}) == ["/probe.html", "/report.html"]
-    assert seen["unnamed"] == 0
-    assert seen["text"] > 2000
-    steps = [b - a for a, b in zip(seen["headings"], seen["headings"][1:], strict=False)]
-    assert seen["headings"][0] == 1
-    assert max(steps) == 1, "headings go down one level at a time"
+    assert curves.moving_mean([(0, 2.0), (1, 4.0), (2, 9.0)], 2) == [(0, 2.0), (1, 3.0), (2, 6.5)]

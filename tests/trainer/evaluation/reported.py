@@ -97,7 +97,9 @@ def merge_jobs(world: World) -> dict[str, dict[str, Any]]:
     """A slerp of the two trained models, and its linear control."""
     made = {}
     for name, method in (("slerp", "slerp"), ("slerp-linear", "linear")):
-        inputs = MergeInputs.model_validate({"method": method, "parents": [world.weak, world.good]})
+        inputs = MergeInputs.model_validate(
+            {"method": method, "parents": [world.weak, world.good], "t": [{"value": [0.5]}]}
+        )
         digest = input_digest(inputs)
         made[name] = {
             "metadata": {"name": f"demo-{name}-{digest[7:17]}"},
@@ -240,7 +242,16 @@ def pipeline(
         ],
         "evaluation": {"axes": AXES},
         "gates": [GATE],
-        "promotion": {"candidates": ["facts"], "gate": "release", "channels": [{"name": CHANNEL}]},
+        "merges": [
+            {
+                "name": "slerp",
+                "method": "slerp",
+                "parents": [{"stage": "general"}, {"stage": "facts"}],
+                "t": [{"value": [0.5]}],
+                "controls": ["linear"],
+            }
+        ],
+        "promotion": {"candidates": ["facts", "slerp"], "gate": "release", "channels": [{"name": CHANNEL}]},
     }
     message = "facts is record 1 of channel prod" if promoted else "gate release refused the candidate"
     conditions = [

@@ -22,6 +22,7 @@ from bessemer_operator.core.view import Scene, View
 _Child = TypeVar("_Child", TrainingStage, MergeJob, Evaluation)
 _OVER = {"Succeeded", "Failed"}
 _ROW = {"name", "method", "object", "inputDigest", "outputDigest"}
+_WHERE_GIVEN = ("candidates", "nomination", "diagnostics")
 _CONDITIONS = {c.GATE_PASSED, c.PROMOTED, c.STALLED}
 
 
@@ -39,7 +40,11 @@ def report_state(scene: Scene, view: View, status: PipelineStatus, seen: Observe
         pipeline=_document(scene.pipeline, status),
         stages=[_told(item) for item in _over(seen.stages) if item.metadata.name in names],
         merges=[_told(item) for item in _over(seen.merges) if item.metadata.name in names],
-        evaluations=[_told(item) for item in _over(seen.evaluations) if item.spec.input_digest in wanted],
+        evaluations=[
+            _told(item)
+            for item in _over(seen.evaluations)
+            if item.spec.input_digest in wanted or _is_of_dev_items(item, status.stages)
+        ],
         comparisons=[report.wire() for report in compared],
     )
     state, _ = scene.jobs.run("report", task)
@@ -54,6 +59,12 @@ def _is_told(scene: Scene, view: View) -> bool:
     run = view.gates.get(promotion.gate) if promotion else None
     is_kept = run is not None and run.summary.evidence_digest is not None and not run.states
     return is_kept and bool(scene.pipeline.status.report)
+
+
+def _is_of_dev_items(item: Evaluation, rows: Iterable[StageSummary]) -> bool:
+    """Whether it measured dev items of a bank of this pipeline: what candidates are shown side by side by."""
+    inputs = item.spec.inputs
+    return inputs.part == "dev" and inputs.bank in {row.output_digest for row in rows if row.method == "bank"}
 
 
 def _is_quiet(scene: Scene, view: View, rows: Iterable[StageSummary]) -> bool:
@@ -81,6 +92,7 @@ def _document(pipeline: AdaptationPipeline, status: PipelineStatus) -> Manifest:
             "stages": [_row(row) for row in document["stages"]],
             "gates": [_gate(gate) for gate in document["gates"]],
             "channels": document["channels"],
+            **{key: document[key] for key in _WHERE_GIVEN if document.get(key)},
         },
     }
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bessemer_api.job import AxisEvidence
+from bessemer_api.v1alpha1.promotion import CandidateSummary, NominationSummary
 from bessemer_trainer.reporting import dev, plots
 from bessemer_trainer.reporting.facts import Facts, Work
 from bessemer_trainer.reporting.verdict import release_gate
@@ -19,7 +20,7 @@ def candidates(facts: Facts) -> dict[str, Any]:
     """Every candidate with its dev figures; which one was nominated, and why where the status says so."""
     made, axes = outputs(facts), dev.axes_of(facts)
     gate = release_gate(facts)
-    told = {str(item.get("name")): item for item in facts.candidates}
+    told = {item.name: item for item in facts.candidates}
     names = facts.spec.promotion.candidates if facts.spec.promotion else []
     lines = [
         {
@@ -27,11 +28,22 @@ def candidates(facts: Facts) -> dict[str, Any]:
             "digest": made.get(name),
             "means": [dev.mean_of(facts, made.get(name), axis.name) for axis in axes],
             "nominee": bool(gate and gate.candidate and made.get(name) == gate.candidate),
-            "reason": str(told.get(name, {}).get("reason") or told.get(name, {}).get("message") or ""),
+            "reason": _reason(told.get(name), facts.nomination),
         }
         for name in names
     ]
     return {"axes": axes, "losses": [dev.is_loss(axis) for axis in axes], "lines": lines, "best": _best(facts, lines)}
+
+
+def _reason(told: CandidateSummary | None, nomination: NominationSummary | None) -> str:
+    """Why it was chosen or not, as the status says it, with the figures that it was chosen by."""
+    if told is None:
+        return ""
+    chosen = nomination is not None and nomination.name == told.name
+    figures = f"{told.wins} axes gain, score {told.score:+.2f}" if told.axes else ""
+    broken = f"loses its margin on {', '.join(told.broken)}" if told.broken else ""
+    words = [nomination.message if nomination and chosen else told.message, figures, broken]
+    return "; ".join(word for word in words if word)
 
 
 def _best(facts: Facts, lines: list[dict[str, Any]]) -> list[float | None]:

@@ -13,12 +13,14 @@ TITLES: Mapping[str, str] = {
     "loss": "training loss",
     "learningRate": "learning rate",
     "gradNorm": "gradient norm",
-    "margin": "margin, chosen minus rejected",
-    "accuracy": "share of pairs ranked right",
+    "rewards_margin": "margin, chosen minus rejected",
+    "rewards_accuracy": "share of pairs ranked right",
+    "logps_chosen": "log-probability of chosen answers",
+    "logps_rejected": "log-probability of rejected answers",
 }
 """Names for people; any other number in a log is shown under its own name."""
 
-_FIRST = ("loss", "margin", "accuracy", "learningRate", "gradNorm")
+_FIRST = ("loss", "rewards_margin", "rewards_accuracy", "logps_chosen", "logps_rejected", "learningRate", "gradNorm")
 _HIDDEN = frozenset({"step", "tokens", "tokensPerSecond", "seconds"})
 _HEIGHTS = {True: 220, False: 150}
 

@@ -9,7 +9,6 @@ from bessemer_api.job import AxisEvidence
 from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_api.v1alpha1.gate import GateAxis
 from bessemer_trainer.reporting.facts import DevItem, Facts
-from bessemer_trainer.reporting.words import SMALLER_IS_BETTER
 
 _ANY_MARGIN = 0.05
 """A comparison needs a margin for its tests of being worse; none of those is shown for dev items."""
@@ -56,4 +55,4 @@ def paired(facts: Facts, one: str | None, other: str | None, axis: Axis) -> Axis
 
 def is_loss(axis: Axis) -> bool:
     """Whether a smaller score is better."""
-    return axis.task in SMALLER_IS_BETTER
+    return not axis.measure.larger_is_better

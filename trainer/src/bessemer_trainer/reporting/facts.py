@@ -9,6 +9,7 @@ from bessemer_api.v1alpha1.diagnostic import DiagnosticSummary
 from bessemer_api.v1alpha1.evaluation import WorkStatus
 from bessemer_api.v1alpha1.merge import MergeInputs
 from bessemer_api.v1alpha1.pipeline import ChannelSummary, GateSummary, PipelineSpec, StageSummary
+from bessemer_api.v1alpha1.promotion import CandidateSummary, NominationSummary
 from bessemer_api.v1alpha1.stage import StageInputs
 
 
@@ -87,7 +88,8 @@ class Facts:
     comparisons: Sequence[Comparison]
     evaluations: Sequence[Mapping[str, Any]]
     tries: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    candidates: Sequence[Mapping[str, Any]] = ()
+    candidates: Sequence[CandidateSummary] = ()
+    nomination: NominationSummary | None = None
     diagnostics: Sequence[DiagnosticSummary] = ()
     diagnoses: Sequence[Diagnosis] = ()
     dev: DevResults = field(default_factory=dict)

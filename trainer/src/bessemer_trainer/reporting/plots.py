@@ -5,13 +5,13 @@ Sizes are chosen for a phone (at most 360 units wide), so that text stays readab
 
 from markupsafe import Markup
 
-from bessemer_api.job import AxisEvidence
+from bessemer_api.job import HoldEvidence
 from bessemer_api.v1alpha1.gate import GateAxis
 from bessemer_trainer.reporting.svg import Scale, circle, line, rect, svg, text, ticks
 from bessemer_trainer.reporting.words import interval, signed
 
 
-def interval_plot(evidence: AxisEvidence, axis: GateAxis, tone: str, unit: str) -> Markup:
+def interval_plot(evidence: HoldEvidence, axis: GateAxis, tone: str, unit: str) -> Markup:
     """Difference with its 95 % interval; the region beyond the margin is shaded."""
     low, high = min(evidence.low, -axis.not_worse_than, 0.0), max(evidence.high, axis.win_by or 0.0, 0.0)
     pad = 0.12 * (high - low)

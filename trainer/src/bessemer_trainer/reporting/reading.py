@@ -16,6 +16,7 @@ from bessemer_api.v1alpha1.diagnostic import DiagnosticSummary
 from bessemer_api.v1alpha1.evaluation import WorkStatus
 from bessemer_api.v1alpha1.merge import MergeSpec
 from bessemer_api.v1alpha1.pipeline import ChannelSummary, GateSummary, PipelineSpec, StageSummary
+from bessemer_api.v1alpha1.promotion import CandidateSummary, NominationSummary
 from bessemer_api.v1alpha1.stage import StageSpec
 from bessemer_trainer.channels import read_tries, try_identity
 from bessemer_trainer.errors import PermanentError
@@ -46,7 +47,8 @@ def gather(store: Store, task: ReportTask) -> Facts:
             for item in comparisons
             if item.task.channel is not None
         },
-        candidates=status.get("candidates", []),
+        candidates=TypeAdapter(list[CandidateSummary]).validate_python(status.get("candidates", [])),
+        nomination=TypeAdapter(NominationSummary | None).validate_python(status.get("nomination")),
         diagnostics=diagnostics,
         diagnoses=_diagnoses(store, diagnostics),
         dev=_dev_results(store, task.evaluations),

@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bessemer_api.job import AxisEvidence, CompareTask
+from bessemer_api.job import CompareTask, HoldEvidence
 from bessemer_api.v1alpha1.gate import Gate, GateAxis
 from bessemer_api.v1alpha1.pipeline import GateSummary
 from bessemer_trainer.reporting import plots, shortfall
 from bessemer_trainer.reporting.facts import Comparison, Facts
 from bessemer_trainer.reporting.words import (
-    SMALLER_IS_BETTER,
     STATE_TONES,
     STATES,
     TONES,
-    UNITS,
     VERDICTS,
     interval,
     named,
@@ -113,6 +111,11 @@ def gate_view(summary: GateSummary, facts: Facts, names: Mapping[str, str]) -> d
         "baseline": named(summary.baseline, names),
         "axes": [axis_view(e, last.task, states) for e in last.report.axes] if last else [],
         "anchors": [axis_view(e, last.task, {}) for e in last.report.anchors] if last else [],
+        "also": [
+            (name, [axis_view(e, last.task, {}) for e in found]) for name, found in (last.report.also or {}).items()
+        ]
+        if last
+        else [],
         "looks": [_look_view(comparison) for comparison in looks],
         "report": last.report if last else None,
         "task": last.task if last else None,
@@ -125,23 +128,22 @@ def gate_view(summary: GateSummary, facts: Facts, names: Mapping[str, str]) -> d
     }
 
 
-def axis_view(evidence: AxisEvidence, task: CompareTask, states: Mapping[str, str]) -> dict[str, Any]:
+def axis_view(evidence: HoldEvidence, task: CompareTask, states: Mapping[str, str]) -> dict[str, Any]:
     """One axis: numbers, words, figure. `candidate` and `baseline` are means as they were measured."""
     axis: GateAxis = next(axis for axis in task.axes if axis.name == evidence.name)
     measure = next(measure for measure in task.measures if measure.name == evidence.name)
-    state, smaller = states.get(evidence.name, ""), measure.task in SMALLER_IS_BETTER
+    state, smaller = states.get(evidence.name, ""), not measure.measure.larger_is_better
     tone, sign = STATE_TONES.get(state, "open"), -1 if smaller else 1
-    unit = UNITS.get(measure.task, "score")
     return {
         "evidence": evidence,
         "axis": axis,
-        "unit": unit,
+        "unit": measure.measure.unit,
         "smaller_is_better": smaller,
         "candidate": sign * evidence.candidate_mean,
         "baseline": sign * evidence.baseline_mean,
         "state": STATES.get(state, ""),
         "tone": tone,
-        "plot": plots.interval_plot(evidence, axis, tone, unit),
+        "plot": plots.interval_plot(evidence, axis, tone, measure.measure.unit),
     }
 
 

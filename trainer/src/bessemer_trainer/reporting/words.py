@@ -23,8 +23,6 @@ VERDICTS = {
     "Error": "Something broke while measuring. This says nothing about the candidate: run it again.",
     "Pending": "The gate has not decided yet.",
 }
-UNITS = {"multipleChoice": "accuracy", "bitsPerByte": "bits per byte"}
-SMALLER_IS_BETTER = frozenset({"bitsPerByte"})
 
 
 def short_digest(digest: str | None) -> str:

@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from bessemer_trainer.ngrams import count_hits, hash_words, item_text, ngrams, normalise, text_ngrams
+from bessemer_trainer.evals.formats import item_text
+from bessemer_trainer.ngrams import count_hits, hash_words, ngrams, normalise, text_ngrams
 from tests.trainer.data.world import document
 
 WORDS = [

@@ -11,9 +11,10 @@ import pytest
 
 from bessemer_api.digest import sha256_digest
 from bessemer_api.job import CompareReport
-from bessemer_trainer import channels, ngrams, vetoes
+from bessemer_trainer import channels, vetoes
 from bessemer_trainer.context import Outcome
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.evals.formats import item_text
 from bessemer_trainer.stages import compare
 from tests.trainer.evaluation.tiny import AXES, ITEMS, World, multiple_choice_items, publish_bank, text_items
 
@@ -380,7 +381,7 @@ def test_contamination_is_found_inside_the_documents_of_the_training_data(
 ) -> None:
     items = [item | {"prompt": f"No {k} {words} {k}"} for k, item in enumerate(multiple_choice_items())]
     bank = publish_bank(world.store(), tmp_path / "bank", items, text_items())
-    leaked = f"And so it went. {ngrams.item_text(items[4])} And so on, and so forth, until the end of the story."
+    leaked = f"And so it went. {item_text(items[4])} And so on, and so forth, until the end of the story."
     harmless = "No 4 lo 4 mi ka va to se. The colour of the moon was never discussed by anybody at all, as we know."
     evidence = {
         name: publish_data(world, tmp_path / name, text) for name, text in (("leaked", leaked), ("harmless", harmless))

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, Mixtr
 from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.evals import bits_per_byte, common, multiple_choice
-from bessemer_trainer.evals.common import TextEncoder, load_encoder, load_model
 from bessemer_trainer.evals.items import Item
+from bessemer_trainer.evals.subject import Subject, load_subject
 from bessemer_trainer.stages import evaluate
 from tests.trainer.evaluation.tiny import AXES, ITEMS, World, multiple_choice_items, publish_bank, text_items
 
@@ -36,9 +36,9 @@ def plain_log_likelihood(model: torch.nn.Module, tokens: list[int], start: int) 
 
 
 @pytest.fixture(scope="module")
-def model_and_encoder(world: World) -> tuple[torch.nn.Module, TextEncoder]:
+def subject(world: World) -> Subject:
     folder = world.store().fetch(world.good)
-    return load_model(folder, "fp32"), load_encoder(folder)
+    return load_subject(folder, "fp32")
 
 
 def uneven_items() -> list[Item]:
@@ -54,11 +54,11 @@ def uneven_items() -> list[Item]:
 
 
 def test_log_likelihoods_with_a_shared_prefix_equal_a_plain_forward_pass(
-    model_and_encoder: tuple[torch.nn.Module, TextEncoder],
+    subject: Subject,
 ) -> None:
-    model, encoder = model_and_encoder
+    model, encoder = subject.model, subject.encoder
     items = uneven_items()
-    found = multiple_choice.measure(model, encoder, items, CHOICE_AXIS, lambda done: None)
+    found = multiple_choice.measure(subject, items, CHOICE_AXIS, lambda done: None)
     for item, sample in zip(items, found, strict=True):
         alone = encoder.encode(item.fields["prompt"])
         for choice, likelihood in zip(item.fields["choices"], sample.detail["logLikelihoods"], strict=True):
@@ -68,24 +68,22 @@ def test_log_likelihoods_with_a_shared_prefix_equal_a_plain_forward_pass(
 
 
 def test_a_token_that_spans_the_border_belongs_to_the_choice(
-    model_and_encoder: tuple[torch.nn.Module, TextEncoder],
+    subject: Subject,
 ) -> None:
-    _, encoder = model_and_encoder
+    encoder = subject.encoder
     prompt, whole = encoder.encode("The colou"), encoder.encode("The colour of")
     assert whole[: len(prompt)] != prompt, "the case is there to span the border"
 
 
 @pytest.mark.parametrize("length", [1, 3, 40], ids=["one word", "one window", "several windows"])
-def test_bits_per_byte_equals_a_plain_forward_pass_in_windows(
-    model_and_encoder: tuple[torch.nn.Module, TextEncoder], length: int
-) -> None:
-    model, encoder = model_and_encoder
+def test_bits_per_byte_equals_a_plain_forward_pass_in_windows(subject: Subject, length: int) -> None:
+    model, encoder = subject.model, subject.encoder
     text = " ".join(["The colour of kaloru is green, I say."] * length) if length > 1 else "éa"
     longest = 64
     tokens = encoder.encode(text)
     nats = sum(-plain_log_likelihood(model, tokens[i : i + longest + 1], 1) for i in range(0, len(tokens) - 1, longest))
     other = Item("o", {"text": "Another text, so that the batch has rows of different length."}, "test")
-    (sample, _) = bits_per_byte.measure(model, encoder, [Item("t", {"text": text}, "test"), other], TEXT_AXIS, print)
+    (sample, _) = bits_per_byte.measure(subject, [Item("t", {"text": text}, "test"), other], TEXT_AXIS, print)
     assert sample.score == pytest.approx(nats / math.log(2) / len(text.encode()), abs=1e-5)
     assert sample.detail["bytes"] == len(text.encode())
 
@@ -103,32 +101,28 @@ def largest_logits(model: torch.nn.Module, work: Callable[[], object]) -> int:
 
 @pytest.mark.parametrize("length", [3, 40], ids=["less than a window", "several windows"])
 def test_logits_of_a_long_text_are_made_in_pieces_and_give_the_same(
-    model_and_encoder: tuple[torch.nn.Module, TextEncoder], monkeypatch: pytest.MonkeyPatch, length: int
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
-    model, encoder = model_and_encoder
+    model = subject.model
     items = [Item("t", {"text": " ".join(["The colour of kaloru is green, I say."] * length)}, "test")]
-    (whole,) = bits_per_byte.measure(model, encoder, items, TEXT_AXIS, print)
+    (whole,) = bits_per_byte.measure(subject, items, TEXT_AXIS, print)
     monkeypatch.setattr(common, "LOGIT_BYTES", 4 * model.config.vocab_size * 7)
     found = []
-    largest = largest_logits(
-        model, lambda: found.extend(bits_per_byte.measure(model, encoder, items, TEXT_AXIS, print))
-    )
+    largest = largest_logits(model, lambda: found.extend(bits_per_byte.measure(subject, items, TEXT_AXIS, print)))
     assert found[0].detail["nats"] == pytest.approx(whole.detail["nats"], abs=1e-4)
     assert largest <= common.LOGIT_BYTES
 
 
 def test_logits_of_a_long_choice_are_made_in_pieces_and_give_the_same(
-    model_and_encoder: tuple[torch.nn.Module, TextEncoder], monkeypatch: pytest.MonkeyPatch
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, encoder = model_and_encoder
+    model = subject.model
     choices = [" colour of kalomi is amber, and that of kaloru is green.", " e", " The colour is silver"]
     item = Item("c", {"prompt": "The", "choices": choices, "answer": 0, "fact": "f"}, "test")
-    (whole,) = multiple_choice.measure(model, encoder, [item], CHOICE_AXIS, print)
+    (whole,) = multiple_choice.measure(subject, [item], CHOICE_AXIS, print)
     monkeypatch.setattr(common, "LOGIT_BYTES", 4 * model.config.vocab_size * 7)
     found = []
-    largest = largest_logits(
-        model, lambda: found.extend(multiple_choice.measure(model, encoder, [item], CHOICE_AXIS, print))
-    )
+    largest = largest_logits(model, lambda: found.extend(multiple_choice.measure(subject, [item], CHOICE_AXIS, print)))
     assert found[0].detail["logLikelihoods"] == pytest.approx(whole.detail["logLikelihoods"], abs=1e-4)
     assert largest <= common.LOGIT_BYTES
 
@@ -158,15 +152,14 @@ def test_every_kind_of_head_gives_what_a_plain_forward_pass_gives(
 
 
 def test_a_text_of_one_token_is_refused_since_nothing_can_be_predicted(
-    model_and_encoder: tuple[torch.nn.Module, TextEncoder],
+    subject: Subject,
 ) -> None:
-    model, encoder = model_and_encoder
     with pytest.raises(PermanentError, match="single token"):
-        bits_per_byte.measure(model, encoder, [Item("t", {"text": "o"}, "test")], TEXT_AXIS, print)
+        bits_per_byte.measure(subject, [Item("t", {"text": "o"}, "test")], TEXT_AXIS, print)
 
 
-def test_text_that_spells_a_special_token_stays_text(model_and_encoder: tuple[torch.nn.Module, TextEncoder]) -> None:
-    assert 0 not in model_and_encoder[1].encode("a <|endoftext|>")
+def test_text_that_spells_a_special_token_stays_text(subject: Subject) -> None:
+    assert 0 not in subject.encoder.encode("a <|endoftext|>")
 
 
 def test_a_trained_model_knows_its_facts_and_an_untrained_one_guesses(world: World) -> None:

@@ -87,8 +87,9 @@ def _read_samples(path: Path, count: int) -> list[Scored]:
 def _parse(line: bytes, where: str) -> Scored:
     try:
         found = json.loads(line)
-        cluster, chance = found["cluster"], found.get("chance")
-        item = Item(str(found["id"]), float(found["score"]), None if cluster is None else str(cluster))
+        chance, labels = found.get("chance"), (found["cluster"], found.get("stratum"))
+        cluster, stratum = (None if label is None else str(label) for label in labels)
+        item = Item(str(found["id"]), float(found["score"]), cluster, stratum)
         scored = Scored(item, None if chance is None else float(chance))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PermanentError("BadSample", f"{where}: not a result ({error!r})") from None

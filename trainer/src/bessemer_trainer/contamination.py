@@ -39,7 +39,7 @@ class Items:
 
 
 def index_items(texts: Sequence[str]) -> Items:
-    """The items of these texts (see ngrams.item_text), numbered in their order."""
+    """The items of these texts (see evals.formats.item_text), numbered in their order."""
     words = hash_words([normalise(text) for text in texts]).hashes
     counts = np.diff(words.offsets)
     grams = ngrams(words, NGRAM)

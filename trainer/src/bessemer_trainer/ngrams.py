@@ -6,10 +6,9 @@ Hashes are 64 bits and the same on every machine and in every process. All arith
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -113,11 +112,6 @@ def sorted_unique(values: U64) -> U64:
     is_first = np.ones(len(ordered), dtype=np.bool_)
     is_first[1:] = ordered[1:] != ordered[:-1]
     return ordered[is_first]
-
-
-def item_text(item: Mapping[str, Any]) -> str:
-    """What must not be in training data: the text, or the prompt with its right choice."""
-    return str(item["text"]) if "text" in item else f"{item['prompt']} {item['choices'][item['answer']]}"
 
 
 def count_hits(words: Ragged, index: U64, n: int) -> tuple[I64, I64]:

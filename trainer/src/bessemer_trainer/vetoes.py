@@ -9,8 +9,9 @@ from bessemer_api.v1alpha1.gate import Veto
 from bessemer_trainer.contamination import Items, find_items, index_items
 from bessemer_trainer.data import kind_of, read_lines
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.evals.formats import item_text
 from bessemer_trainer.evals.items import parse_items
-from bessemer_trainer.ngrams import hash_words, item_text, normalise
+from bessemer_trainer.ngrams import hash_words, normalise
 from bessemer_trainer.records import joined_text
 from bessemer_trainer.store import Store
 
@@ -68,6 +69,25 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
+def _regression(store: Store, task: CompareTask) -> str:
+    """Cases of the regression suites that the candidate does not fully pass. Missing results are an error, no pass."""
+    if not task.regression:
+        raise PermanentError("NoResults", "the veto regression has no results; evaluation.regression names no suite")
+    failed, count = [], 0
+    for digest in task.regression:
+        manifest = store.manifest(digest)
+        found = (manifest.kind, manifest.meta.get("checkpoint"), manifest.meta.get("settings", {}).get("part"))
+        if found != ("evaluation", task.candidate.checkpoint, "all"):
+            raise PermanentError("ResultsMismatch", f"{digest} is no evaluation of the candidate on a whole suite")
+        for path in sorted(store.fetch(digest).glob("samples_*.jsonl")):
+            for sample in read_lines(path):
+                count += 1
+                failed += [] if sample["score"] >= 1 else [f"{sample['id']} ({path.stem.removeprefix('samples_')})"]
+    if not count:
+        raise PermanentError("NoResults", "the regression suites have no case")
+    return f"{len(failed)} of {count} regression cases fail, the first is {failed[0]}" if failed else ""
+
+
 def _non_finite_weights(store: Store, task: CompareTask) -> str:
     import torch  # noqa: PLC0415 - only this veto reads weights
     from safetensors import safe_open  # noqa: PLC0415
@@ -93,6 +113,7 @@ def _tokenizer_equality(store: Store, task: CompareTask) -> str:
 
 _CHECKS: Mapping[Veto, Callable[[Store, CompareTask], str]] = {
     "contamination": _contamination,
+    "regression": _regression,
     "nonFiniteWeights": _non_finite_weights,
     "tokenizerEquality": _tokenizer_equality,
 }

@@ -19,20 +19,17 @@ from bessemer_trainer.evals.common import (
     batches,
     decode,
     longest_input,
+    sample_of,
     target_log_probabilities,
     vocabulary_size,
 )
-from bessemer_trainer.evals.items import Item, cluster_of, required_text
+from bessemer_trainer.evals.items import Item, required_text
+from bessemer_trainer.evals.subject import Subject
 
 
-def measure(
-    model: torch.nn.Module,
-    tokenizer: TextEncoder,
-    items: Sequence[Item],
-    axis: Axis,
-    progress: Callable[[int], None],
-) -> list[Sample]:
+def measure(subject: Subject, items: Sequence[Item], axis: Axis, progress: Callable[[int], None]) -> list[Sample]:
     """Samples in the order of the items; `score` in bits per byte."""
+    model, tokenizer = subject.model, subject.encoder
     texts = [required_text(item, "text") for item in items]
     tokens = [_encode(item, tokenizer, text) for item, text in zip(items, texts, strict=True)]
     rows = [(i, window) for i, row in enumerate(tokens) for window in windows(row, longest_input(model))]
@@ -81,4 +78,4 @@ def nats(model: torch.nn.Module, pieces: Sequence[Sequence[int]]) -> list[float]
 def _sample(item: Item, text: str, total: float, axis: Axis) -> Sample:
     size = len(text.encode())
     bits = total / math.log(2) / size
-    return Sample(item.id, cluster_of(item, axis), bits, {"bytes": size, "nats": total})
+    return sample_of(item, axis, bits, {"bytes": size, "nats": total})

@@ -14,7 +14,7 @@ import torch
 
 from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.evals.items import Item
+from bessemer_trainer.evals.items import Item, cluster_of, stratum_of
 from bessemer_trainer.token_cache import Vocabulary, load_vocabulary
 
 LOGIT_BYTES = 256 * 2**20
@@ -26,12 +26,13 @@ BATCH_TOKENS = 8192
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The result of one item. `score`: 0 or 1 (multipleChoice), bits per byte (bitsPerByte), as measured."""
+    """The result of one item. `score` as measured: its unit and direction stand in bessemer_api's table of tasks."""
 
     id: str
     cluster: str | None
     score: float
     detail: Mapping[str, Any] = field(default_factory=dict)
+    stratum: str | None = None
 
     def line(self) -> dict[str, Any]:
         """The JSON document that is stored. Raises PermanentError for a score that is not finite."""
@@ -40,7 +41,13 @@ class Sample:
                 "NonFiniteScore",
                 f"item {self.id}: the score is {self.score}; the model's output is not finite: look at its training",
             )
-        return {"id": self.id, "cluster": self.cluster, "score": self.score, **self.detail}
+        group = {} if self.stratum is None else {"stratum": self.stratum}
+        return {"id": self.id, "cluster": self.cluster, "score": self.score, **group, **self.detail}
+
+
+def sample_of(item: Item, axis: Axis, score: float, detail: Mapping[str, Any]) -> Sample:
+    """The sample of an item, with its cluster and stratum. Raises PermanentError when the item lacks one of them."""
+    return Sample(item.id, cluster_of(item, axis), score, detail, stratum_of(item, axis))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +65,9 @@ class TextEncoder:
         ids: list[int] = self.vocabulary.tokenizer.encode(text).ids
         return ids[:-1] if ids and ids[-1] == self.vocabulary.end else ids
 
-
-Measure = Callable[[torch.nn.Module, TextEncoder, Sequence[Item], Axis, Callable[[int], None]], list[Sample]]
-"""measure(model, tokenizer, items, axis, progress) -> samples in the order of the items; progress(items done)."""
+    def continuation(self, text: str) -> list[int]:
+        """Tokens of `text` alone, with nothing before it."""
+        return list(self.vocabulary.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def longest_input(model: torch.nn.Module) -> int:
@@ -78,7 +85,11 @@ def batches(sizes: Sequence[tuple[int, int]], vocabulary: int) -> Iterator[list[
     `sizes`: per element its rows and the tokens of its longest row. A batch holds at most BATCH_TOKENS padded tokens
     and LOGIT_BYTES of fp32 logits, but at least one element.
     """
-    limit = min(BATCH_TOKENS, LOGIT_BYTES // (4 * vocabulary))
+    yield from grouped(sizes, min(BATCH_TOKENS, LOGIT_BYTES // (4 * vocabulary)))
+
+
+def grouped(sizes: Sequence[tuple[int, int]], limit: int) -> Iterator[list[int]]:
+    """As `batches`, with at most `limit` padded tokens in a batch."""
     batch: list[int] = []
     rows = 0
     for i in sorted(range(len(sizes)), key=lambda k: (sizes[k][1], k)):

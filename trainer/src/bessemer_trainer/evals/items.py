@@ -24,13 +24,21 @@ class Item:
 
 def cluster_of(item: Item, axis: Axis) -> str | None:
     """The cluster of an item; None when the axis has no clusters. Raises PermanentError when the item has none."""
-    if axis.cluster_by is None:
+    return _label(item, f"clusterBy of axis {axis.name}", axis.cluster_by)
+
+
+def stratum_of(item: Item, axis: Axis) -> str | None:
+    """The stratum of an item, as `cluster_of`."""
+    return _label(item, f"stratifyBy of axis {axis.name}", axis.stratify_by)
+
+
+def _label(item: Item, what: str, name: str | None) -> str | None:
+    if name is None:
         return None
-    value = item.fields.get(axis.cluster_by)
+    value = item.fields.get(name)
     if not isinstance(value, str | int) or value == "":
         raise item.error(
-            f"clusterBy of axis {axis.name} names the field {axis.cluster_by!r}, which is {value!r}",
-            "expected a text or a whole number in every item",
+            f"{what} names the field {name!r}, which is {value!r}", "expected a text or a whole number in every item"
         )
     return str(value)
 

@@ -1,7 +1,10 @@
 """multipleChoice: which choice does the model find most likely per byte?
 
 The score of a choice is the sum of the log-probabilities of its tokens given the prompt, divided by its bytes in
-UTF-8 (so that neither long choices nor a tokenizer is favoured); the highest wins and the item scores 1 or 0.
+UTF-8 (so that neither long choices nor a tokenizer is favoured); the highest wins and the item scores 1 or 0
+(`accuracy`). `brier`: sum of squared errors of the probabilities of the choices, their likelihoods divided by their
+sum. `margin`: log-likelihood per byte of the right choice minus that of the best wrong one (sharpness: a diagnostic).
+`letter`: 1 when the model writes the letter of the right choice; `formatGap`: accuracy minus letter.
 
 The border between prompt and choice: prompt and choice are tokenised together, as lm-evaluation-harness does, since
 "a" + " b" may have other tokens than "a b". Tokens of the choice begin where that sequence leaves the tokens of the
@@ -11,23 +14,28 @@ The prompt is computed once: its keys and values are reused for all of its choic
 The numbers equal those of a plain forward pass over prompt and choice (a test holds 1e-4).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from bessemer_api.v1alpha1.evaluation import Axis
+from bessemer_trainer.evals.answering import Answer, told
 from bessemer_trainer.evals.common import (
     Sample,
-    TextEncoder,
     batches,
     decode,
     longest_input,
+    sample_of,
     target_log_probabilities,
     token_log_probabilities,
     vocabulary_size,
 )
-from bessemer_trainer.evals.items import Item, cluster_of, required_text
+from bessemer_trainer.evals.items import Item
+from bessemer_trainer.evals.multiple_choice_letters import ask_for_letters
+from bessemer_trainer.evals.prompts import prompt_of
+from bessemer_trainer.evals.subject import Prompt, Subject, plain_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +54,37 @@ class Question:
         return len(self.prefix) + max(len(tail) for tail in self.tails)
 
 
-def measure(
-    model: torch.nn.Module,
-    tokenizer: TextEncoder,
-    items: Sequence[Item],
-    axis: Axis,
-    progress: Callable[[int], None],
-) -> list[Sample]:
+def measure(subject: Subject, items: Sequence[Item], axis: Axis, progress: Callable[[int], None]) -> list[Sample]:
     """Samples in the order of the items, with the log-likelihood in nats of every choice."""
-    questions = [_encode(item, tokenizer, longest_input(model)) for item in items]
+    questions = [_encode(item, subject, axis) for item in items]
+    likelihoods = all_log_likelihoods(subject.model, questions, progress)
+    samples = [_sample(question, found, axis) for question, found in zip(questions, likelihoods, strict=True)]
+    if axis.metric_name not in {"letter", "formatGap"}:
+        return samples
+    letters = ask_for_letters(subject, items, axis, progress)
+    return [_with_letter(sample, *letter, axis) for sample, letter in zip(samples, letters, strict=True)]
+
+
+def all_log_likelihoods(
+    model: torch.nn.Module, questions: Sequence[Question], progress: Callable[[int], None]
+) -> list[list[float]]:
+    """As `log_likelihoods`, in batches of similar length."""
     found: dict[int, list[float]] = {}
     sizes = [(len(q.tails), q.longest) for q in questions]
     for batch in batches(sizes, vocabulary_size(model)):
         for i, likelihoods in zip(batch, log_likelihoods(model, [questions[i] for i in batch]), strict=True):
             found[i] = likelihoods
         progress(len(found))
-    return [_sample(question, found[i], axis) for i, question in enumerate(questions)]
+    return [found[i] for i in range(len(questions))]
 
 
-def _encode(item: Item, tokenizer: TextEncoder, limit: int) -> Question:
-    prompt, choices, answer = required_text(item, "prompt"), item.fields.get("choices"), item.fields.get("answer")
+def _encode(item: Item, subject: Subject, axis: Axis) -> Question:
+    prompt, choices, answer = prompt_of(item, axis), item.fields.get("choices"), item.fields.get("answer")
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
         raise item.error("`choices` is not usable", "expected at least two texts that are not empty")
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
         raise item.error(f"`answer` is {answer!r}", f"expected the index of the right choice, 0 to {len(choices) - 1}")
-    alone = tokenizer.encode(prompt)
-    together = [tokenizer.encode(prompt + choice) for choice in choices]
+    alone, together = _tokens(item, prompt, choices, subject, axis)
     starts = [_common_prefix(alone, whole) for whole in together]
     shared = min(starts)
     question = Question(
@@ -82,9 +95,20 @@ def _encode(item: Item, tokenizer: TextEncoder, limit: int) -> Question:
         raise item.error("no token of the prompt stands before every choice", "write a longer prompt")
     if any(border >= len(tail) for border, tail in zip(question.borders, question.tails, strict=True)):
         raise item.error("a choice adds no token to the prompt", "write the choice with a character of its own")
-    if question.longest > limit:
+    if question.longest > longest_input(subject.model):
+        limit = longest_input(subject.model)
         raise item.error(f"it has {question.longest} tokens, the model takes {limit}", "shorten the prompt")
     return question
+
+
+def _tokens(
+    item: Item, prompt: Prompt, choices: Sequence[str], subject: Subject, axis: Axis
+) -> tuple[list[int], list[list[int]]]:
+    """Tokens of the prompt alone, and with each choice; in a chat a choice begins with a token of its own."""
+    alone = subject.prompt_tokens(prompt, axis, item)
+    if axis.prompt == "chat":
+        return alone, [alone + subject.encoder.continuation(choice.strip()) for choice in choices]
+    return alone, [subject.encoder.encode(plain_text(prompt) + choice) for choice in choices]
 
 
 def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
@@ -142,14 +166,37 @@ def _sample(question: Question, likelihoods: Sequence[float], axis: Axis) -> Sam
     per_byte = [value / size for value, size in zip(likelihoods, question.sizes, strict=True)]
     chosen = max(range(len(per_byte)), key=per_byte.__getitem__)
     finite = all(value > float("-inf") for value in per_byte)  # false for NaN too
-    return Sample(
-        id=question.item.id,
-        cluster=cluster_of(question.item, axis),
-        score=float(chosen == question.answer) if finite else float("nan"),
-        detail={
-            "answer": question.answer,
-            "chosen": chosen,
-            "chance": 1 / len(per_byte),
-            "logLikelihoods": list(likelihoods),
-        },
-    )
+    metric = axis.metric_name if axis.metric_name in {"brier", "margin"} else "accuracy"
+    score = _SCORES[metric](question.answer, list(likelihoods), per_byte) if finite else float("nan")
+    chance = {"accuracy": 1 / len(per_byte), "brier": 1 - 1 / len(per_byte)}.get(metric)
+    detail = {"answer": question.answer, "chosen": chosen, "logLikelihoods": list(likelihoods)}
+    return sample_of(question.item, axis, score, detail | ({} if chance is None else {"chance": chance}))
+
+
+def _accuracy(answer: int, _: Sequence[float], per_byte: Sequence[float]) -> float:
+    return float(max(range(len(per_byte)), key=per_byte.__getitem__) == answer)
+
+
+def _brier(answer: int, likelihoods: Sequence[float], _: Sequence[float]) -> float:
+    weights = [math.exp(value - max(likelihoods)) for value in likelihoods]
+    return sum((w / sum(weights) - (i == answer)) ** 2 for i, w in enumerate(weights))
+
+
+def _margin(answer: int, _: Sequence[float], per_byte: Sequence[float]) -> float:
+    return per_byte[answer] - max(value for i, value in enumerate(per_byte) if i != answer)
+
+
+_SCORES: Mapping[str, Callable[[int, list[float], list[float]], float]] = {
+    "accuracy": _accuracy,
+    "brier": _brier,
+    "margin": _margin,
+}
+
+
+def _with_letter(sample: Sample, letter: int | None, answer: Answer, axis: Axis) -> Sample:
+    """The sample scored by the letter that was written, or by what having to write one costs."""
+    right = float(letter == sample.detail["answer"])
+    gap = axis.metric_name == "formatGap"
+    kept = {name: value for name, value in sample.detail.items() if name != "chance" or not gap}
+    detail = kept | {"accuracy": sample.score, "letter": letter} | told([answer])
+    return replace(sample, score=sample.score - right if gap else right, detail=detail)

@@ -6,22 +6,18 @@ reshuffle the others. No cluster has items in both parts, nor in dev of one axis
 """
 
 import hashlib
-import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bessemer_api.v1alpha1.stage import BankInputs
+from bessemer_api.v1alpha1.tasks import TaskName
+from bessemer_trainer.bank_items import Item, origin_of, read_items
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.data import pin_bank, require_unchanged, write_lines
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.ngrams import item_text, normalise
-from bessemer_trainer.records import parse_object, require_encodable
-from bessemer_trainer.sources import list_files, open_lines
-
-Item = Mapping[str, Any]
-_SIGNS = re.compile(r"[-+*/%^=<>|&~]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +42,48 @@ def run(context: Context) -> Outcome:
     folder = context.scratch / "bank"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    splits = _split_axes(inputs, stage.seed)
+    if inputs.whole:
+        return _publish_whole(context, inputs, stage.seed, folder)
+    splits = _split_axes(inputs, stage.seed, context.scratch)
     for axis, part in splits.items():
         write_lines(folder / f"{axis}.dev.jsonl", part.dev)
         write_lines(folder / f"{axis}.gate.jsonl", part.gate)
-    meta = {"axes": {axis: _counts(part) for axis, part in splits.items()}}
+    meta = {"axes": {axis: _counts(part, inputs.measures.get(axis)) for axis, part in splits.items()}}
     return Outcome(context.store.publish(folder, "bank", meta), metrics=_metrics(splits))
 
 
 def _require_known_axes(inputs: BankInputs) -> None:
-    for axis in inputs.cluster_by:
-        if axis not in inputs.tasks:
-            raise PermanentError("SpecInvalid", f"bank.clusterBy.{axis}: the bank has no axis of that name")
+    named: Mapping[str, Mapping[str, object]] = {
+        "clusterBy": inputs.cluster_by,
+        "stratifyBy": inputs.stratify_by,
+        "measures": inputs.measures,
+    }
+    for field, axes in named.items():
+        for axis in sorted(set(axes) - inputs.tasks.keys()):
+            raise PermanentError("SpecInvalid", f"bank.{field}.{axis}: the bank has no axis of that name")
 
 
-def _split_axes(inputs: BankInputs, seed: int) -> dict[str, Split]:
+def _publish_whole(context: Context, inputs: BankInputs, seed: int, folder: Path) -> Outcome:
+    """A regression suite: every case, in the order of the files. No part is for choosing, none for gating."""
+    counts = {}
+    for axis in sorted(inputs.tasks):
+        items = read_items(origin_of(axis, inputs, seed, context.scratch))
+        counts[axis] = write_lines(folder / f"{axis}.all.jsonl", items)
+        if not counts[axis]:
+            raise PermanentError("TooFewItems", f"{inputs.tasks[axis].uri}: no case in it")
+    meta = {"axes": {axis: {"task": inputs.measures.get(axis), "all": count} for axis, count in counts.items()}}
+    digest = context.store.publish(folder, "bank", meta)
+    return Outcome(digest, metrics={"cases": float(sum(counts.values()))})
+
+
+def _split_axes(inputs: BankInputs, seed: int, scratch: Path) -> dict[str, Split]:
     """All axes; those that are clustered by the same field are split alike: by the name of the first of them."""
     fields: dict[str, list[str]] = {}
     for axis in sorted(inputs.tasks):
         fields.setdefault(inputs.cluster_by.get(axis) or f"{axis}/id", []).append(axis)
     splits: dict[str, Split] = {}
     for axes in fields.values():
-        items = {axis: read_items(inputs.tasks[axis].uri or "", inputs.cluster_by.get(axis)) for axis in axes}
+        items = {axis: read_items(origin_of(axis, inputs, seed, scratch)) for axis in axes}
         clusters = {axis: _clusters(items[axis], inputs.cluster_by.get(axis), f"{seed}/{axes[0]}") for axis in axes}
         splits |= split(clusters, (inputs.dev, inputs.gate))
     for axis, parts in splits.items():
@@ -78,96 +94,13 @@ def _split_axes(inputs: BankInputs, seed: int) -> dict[str, Split]:
 def _require_size(axis: str, parts: Split, inputs: BankInputs) -> None:
     if len(parts.dev) < inputs.dev or len(parts.gate) < inputs.gate:
         total = len(parts.dev) + len(parts.gate) + parts.unused
+        place = inputs.tasks[axis].uri or "generators of reasoning-gym"
         raise PermanentError(
             "TooFewItems",
             f"axis {axis}: {inputs.dev} dev and {inputs.gate} gate items are asked for; of {total} items in "
-            f"{inputs.tasks[axis].uri}, {len(parts.dev)} and {len(parts.gate)} could be taken"
+            f"{place}, {len(parts.dev)} and {len(parts.gate)} could be taken"
             f"{' without splitting a cluster' if axis in inputs.cluster_by else ''}; add items or ask for fewer",
         )
-
-
-def read_items(uri: str, cluster_by: str | None) -> list[Item]:
-    """Items of one axis, all of one task. Raises PermanentError(BadItem) with file and line."""
-    items: list[Item] = []
-    seen: dict[tuple[str, str], str] = {}
-    for where, line in _lines(uri):
-        try:
-            item = parse_item(line, cluster_by)
-            _require_same_task(item, items)
-        except ValueError as error:
-            raise PermanentError("BadItem", f"{where}: {error}") from None
-        for what, key in (("id", item["id"]), ("text", _words(item))):
-            if (what, key) in seen:
-                raise PermanentError("BadItem", f"{where}: {what} {key!r:.80} stands already in {seen[what, key]}")
-            seen[what, key] = where
-        items.append(item)
-    return items
-
-
-def _words(item: Item) -> str:
-    """What the item says, as two are compared: case, punctuation and white space apart, but signs of arithmetic count.
-
-    An item that stands there twice would count as two that agree, and could be in dev and gate.
-    """
-    text = item_text(item)
-    return " ".join([*normalise(text).decode().split(), *_SIGNS.findall(text)]) or text
-
-
-def _lines(uri: str) -> Iterator[tuple[str, bytes]]:
-    for file in list_files(uri):
-        if file.name.removesuffix(".gz").endswith(".txt"):
-            raise PermanentError("BadItem", f"{file}: items are JSON Lines (.jsonl)")
-        for number, line in open_lines(file):
-            if line.strip():
-                yield f"{file}:{number}", line
-
-
-def parse_item(line: bytes, cluster_by: str | None) -> Item:
-    """One item. ValueError says which field is wrong and what was expected."""
-    item = parse_object(line)
-    if isinstance(item.get("id"), int) and not isinstance(item["id"], bool):
-        item["id"] = str(item["id"])
-    _text(item, "id")
-    if "choices" in item:
-        _check_choices(item)
-    elif "text" in item:
-        _text(item, "text")
-    else:
-        raise ValueError("neither 'choices' (multipleChoice: id, prompt, choices, answer) nor 'text' (bitsPerByte)")
-    if cluster_by is not None and not isinstance(item.get(cluster_by), str | int):
-        raise ValueError(f"field {cluster_by!r}: expected the name of the item's cluster (clusterBy), a string")
-    _require_all_encodable(item)
-    return item
-
-
-def _text(item: Item, name: str) -> None:
-    if not isinstance(item.get(name), str) or not item[name].strip():
-        raise ValueError(f"field {name!r}: expected a string that is not blank, found {item.get(name)!r:.80}")
-
-
-def _check_choices(item: Item) -> None:
-    _text(item, "prompt")
-    choices, answer = item["choices"], item.get("answer")
-    if not isinstance(choices, list) or len(choices) < 2:
-        raise ValueError("field 'choices': expected a list of at least 2 strings")
-    if not all(isinstance(choice, str) and choice.strip() for choice in choices):
-        raise ValueError("field 'choices': expected strings that are not blank")
-    if len(set(choices)) < len(choices):
-        raise ValueError("field 'choices': two choices are equal")
-    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(choices):
-        raise ValueError(f"field 'answer': expected an index from 0 to {len(choices) - 1}, found {answer!r:.80}")
-
-
-def _require_all_encodable(item: Item) -> None:
-    for name, value in item.items():
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
-                require_encodable(text, name)
-
-
-def _require_same_task(item: Item, items: Sequence[Item]) -> None:
-    if items and ("choices" in item) != ("choices" in items[0]):
-        raise ValueError("multipleChoice and bitsPerByte items in one axis; expected all of one task")
 
 
 Clusters = Mapping[str, list[Item]]
@@ -221,9 +154,9 @@ def _items(clusters: Clusters) -> list[Item]:
     return [item for items in clusters.values() for item in items]
 
 
-def _counts(part: Split) -> dict[str, Any]:
+def _counts(part: Split, task: TaskName | None) -> dict[str, Any]:
     return {
-        "task": "multipleChoice" if "choices" in (*part.dev, *part.gate)[0] else "bitsPerByte",
+        "task": task or ("multipleChoice" if "choices" in (*part.dev, *part.gate)[0] else "bitsPerByte"),
         "dev": len(part.dev),
         "gate": len(part.gate),
         "devClusters": part.dev_clusters,

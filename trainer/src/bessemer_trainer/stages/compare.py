@@ -20,9 +20,10 @@ from bessemer_trainer.arms import Results, read_arm
 from bessemer_trainer.channels import item_hash, register_try, try_identity
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.evals.formats import item_text
 from bessemer_trainer.evals.items import Item, parse_items
-from bessemer_trainer.ngrams import item_text
-from bessemer_trainer.statistics import StatisticsError, compare_axis
+from bessemer_trainer.measured import compare_measured, slices_of
+from bessemer_trainer.statistics import StatisticsError
 
 MAX_EVIDENCE_BYTES = 3584
 """What fits into a RunReport beside its other fields; about eight lines of evidence."""
@@ -51,7 +52,8 @@ def run(context: Context) -> Outcome:
         ),
     )
     _require_reportable(report)
-    digest = context.store.publish(_write(context.scratch, task, report), "comparison", _meta(task))
+    document = {"report": report.wire(), "slices": slices(task, candidate, baseline)}
+    digest = context.store.publish(_write(context.scratch, task, document), "comparison", _meta(task))
     return Outcome(output_digest=digest, compare=report)
 
 
@@ -96,16 +98,21 @@ def evidence(axis: GateAxis, task: CompareTask, candidate: Results, baseline: Re
             pair = f"{one.item.id} of the candidate stands beside {other.item.id} of the other arm"
             raise PermanentError("ItemsDiffer", f"axis {axis.name}: item {pair}; expected the same items in one order")
     chances = [sample.chance for sample in theirs if sample.chance is not None]
+    chance = round(math.fsum(chances) / len(chances), 6) if chances else None
+    arms = ([sample.item for sample in theirs], [sample.item for sample in ours])
     try:
-        return compare_axis(
-            [sample.item for sample in theirs],
-            [sample.item for sample in ours],
-            axis,
-            larger_is_better=measure_of(task, axis.name).measure.larger_is_better,
-            chance=round(math.fsum(chances) / len(chances), 6) if chances else None,
-        )
+        return compare_measured(*arms, axis, measure_of(task, axis.name), chance)
     except StatisticsError as error:
         raise PermanentError("NotComparable", str(error)) from error
+
+
+def slices(task: CompareTask, candidate: Results, baseline: Results) -> dict[str, list[dict[str, Any]]]:
+    """The same numbers for every stratum of every axis that has strata; for the report, never for the verdict."""
+    found = {}
+    for axis in task.axes:
+        theirs, ours = ([s.item for s in arm.samples[axis.name]] for arm in (baseline, candidate))
+        found[axis.name] = slices_of(theirs, ours, axis, measure_of(task, axis.name))
+    return {axis: rows for axis, rows in found.items() if rows}
 
 
 def _hold(axis: GateAxis, task: CompareTask, candidate: Results, other: Results) -> HoldEvidence:
@@ -129,9 +136,9 @@ def _require_reportable(report: CompareReport) -> None:
         )
 
 
-def _write(scratch: Path, task: CompareTask, report: CompareReport) -> Path:
+def _write(scratch: Path, task: CompareTask, found: Mapping[str, Any]) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="comparison-", dir=scratch))
-    document = {"schema": 1, "task": task.wire(), "report": report.wire(), "artifacts": _artifacts(task)}
+    document = {"schema": 1, "task": task.wire(), "artifacts": _artifacts(task), **found}
     (folder / "evidence.json").write_bytes(canonical_json(document))
     return folder
 

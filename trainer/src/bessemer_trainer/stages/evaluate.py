@@ -20,16 +20,44 @@ import torch
 
 from bessemer_api.digest import canonical_json
 from bessemer_api.v1alpha1.evaluation import Axis, EvaluationInputs
+from bessemer_api.v1alpha1.tasks import TaskName
 from bessemer_trainer.context import Context, Outcome
+from bessemer_trainer.data import kind_of
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.evals import bits_per_byte, multiple_choice
-from bessemer_trainer.evals.common import Measure, Sample, load_encoder, load_model
-from bessemer_trainer.evals.items import Item, read_items
+from bessemer_trainer.evals import (
+    bits_per_byte,
+    distinct_valid_novel,
+    exact_match,
+    first_token_latency,
+    handoff,
+    json_answer,
+    multiple_choice,
+    session_cost,
+    tool_call,
+    verifiable_constraints,
+    verified,
+)
+from bessemer_trainer.evals.common import Sample
+from bessemer_trainer.evals.items import Item, parse_items, read_items
+from bessemer_trainer.evals.subject import Measure, load_subject
 
 RECIPE = 1
 """Version of this evaluator. It changes when the same inputs give another score."""
 
-MEASURES: Mapping[str, Measure] = {"multipleChoice": multiple_choice.measure, "bitsPerByte": bits_per_byte.measure}
+MEASURES: Mapping[TaskName, Measure] = {
+    "multipleChoice": multiple_choice.measure,
+    "bitsPerByte": bits_per_byte.measure,
+    "exactMatch": exact_match.measure,
+    "jsonAnswer": json_answer.measure,
+    "reasoningGym": verified.measure,
+    "verifiableConstraints": verifiable_constraints.measure,
+    "distinctValidNovel": distinct_valid_novel.measure,
+    "toolCall": tool_call.measure,
+    "handoff": handoff.measure,
+    "verified": verified.measure,
+    "firstTokenLatency": first_token_latency.measure,
+    "sessionCost": session_cost.measure,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +83,7 @@ def run(context: Context) -> Outcome:
 
 
 def _means(inputs: EvaluationInputs, samples: Mapping[str, Sequence[Sample]]) -> dict[str, float]:
-    """Mean by axis of dev items. None of gate items: those are summed up by `compare` alone, which counts the try."""
+    """Mean by axis of dev items and regression cases. None of gate items: `compare` alone sums those up, and counts."""
     if inputs.part == "gate":
         return {}
     return {axis: sum(s.score for s in found) / len(found) for axis, found in samples.items()}
@@ -72,7 +100,9 @@ def _read_bank(context: Context, inputs: EvaluationInputs) -> list[Work]:
                 f"bank {inputs.bank} has no {inputs.part} items of axis {axis.name}; "
                 "add a task of that name to evaluation.banks[].tasks",
             )
-        work.append(Work(axis, read_items(path, inputs.start, inputs.end)))
+        whole = inputs.part == "all"
+        items = parse_items(path)[inputs.start : inputs.end] if whole else read_items(path, inputs.start, inputs.end)
+        work.append(Work(axis, items))
     return work
 
 
@@ -100,14 +130,18 @@ def deterministic() -> Iterator[None]:
 
 def _measure_all(context: Context, inputs: EvaluationInputs, work: Sequence[Work]) -> dict[str, list[Sample]]:
     checkpoint = fetch(context, inputs.checkpoint, "checkpoint")
-    encoder, model = load_encoder(checkpoint), load_model(checkpoint, inputs.precision)
+    training = [
+        (fetch(context, digest, "data") / "documents.jsonl", kind_of(context.store, digest))
+        for digest in inputs.training_data or ()
+    ]
+    subject = load_subject(checkpoint, inputs.precision, inputs.seed, training)
     total = sum(len(part.items) for part in work)
     samples: dict[str, list[Sample]] = {}
     for part in work:
         before = sum(map(len, samples.values()))
         report = _reporter(context, before, total, part.axis.name)
         report(0)
-        samples[part.axis.name] = MEASURES[part.axis.task](model, encoder, part.items, part.axis, report)
+        samples[part.axis.name] = MEASURES[part.axis.task](subject, part.items, part.axis, report)
     return samples
 
 

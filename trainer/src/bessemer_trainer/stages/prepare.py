@@ -22,8 +22,9 @@ from bessemer_trainer.data import JsonLines, Row, pin_sources, read_lines, read_
 from bessemer_trainer.dedupe import NearDuplicates, Seen, text_keys
 from bessemer_trainer.document import Document
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.evals.formats import item_text
 from bessemer_trainer.filters import Rule, build_rule
-from bessemer_trainer.ngrams import U64, Words, count_hits, hash_words, item_text, ngrams, normalise, sorted_unique
+from bessemer_trainer.ngrams import U64, Words, count_hits, hash_words, ngrams, normalise, sorted_unique
 from bessemer_trainer.sources import SourceFile, list_files
 from bessemer_trainer.store import Store
 

@@ -216,6 +216,11 @@ CASES = (
     Case("one_greedy_sample_is_accepted", "", {AXIS: {**SHORT, "samples": 1, "temperature": 0}}),
     Case("a_greedy_design_brief_is_refused", HEAT, {AXIS: {**BRIEF, "temperature": 0}}),
     Case("a_design_brief_is_accepted", "", {AXIS: {**BRIEF, "temperature": 0.7, "stratifyBy": "family"}}),
+    Case(
+        "a_bank_named_as_the_suites_are_is_refused",
+        "no bank may be named regression",
+        {"spec.evaluation.banks.0.name": "regression"},
+    ),
     Case("items_from_nowhere_are_refused", ONE_ORIGIN, {ITEMS: {}}),
     Case("items_from_two_places_are_refused", ONE_ORIGIN, {f"{ITEMS}.reasoningGym": {"generators": ["chain_sum"]}}),
     Case("items_of_generators_are_accepted", "", {ITEMS: {"reasoningGym": {"generators": ["chain_sum"]}}}),

@@ -247,6 +247,15 @@ class PipelineEvaluation(Model):
     regression: list[RegressionSuite] = Field(
         default_factory=list, max_length=16, description="Suites in which every case must pass (veto `regression`)."
     )
+    cel: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("!has(self.banks) || self.banks.all(b, b.name != 'regression')", "no bank may be named regression"),
+    )
+
+    @model_validator(mode="after")
+    def _free_name(self) -> Self:
+        if any(bank.name == "regression" for bank in self.banks):
+            raise ValueError("no bank may be named regression")
+        return self
 
 
 class EvaluationInputs(Model):

@@ -14,6 +14,7 @@ from bessemer_api.v1alpha1.stage import TRAINING_METHODS, TrainingStage
 from bessemer_operator.core.lineage import Facts, Node, build_nodes
 from bessemer_operator.core.naming import short
 from bessemer_operator.core.profile import Profile
+from bessemer_operator.core.regression import SUITES, suite_tasks
 
 Fate = Literal["reuse", "run", "later"]
 
@@ -77,6 +78,8 @@ def known_contents(spec: PipelineSpec, stages: Iterable[TrainingStage]) -> dict[
         for bank in spec.evaluation.banks:
             if inputs.bank and inputs.bank.tasks == bank.tasks:
                 contents[f"bank/{bank.name}"] = inputs.bank.content
+        if inputs.bank and inputs.bank.whole and inputs.bank.tasks == suite_tasks(spec.evaluation):
+            contents[f"bank/{SUITES}"] = inputs.bank.content
     return contents
 
 

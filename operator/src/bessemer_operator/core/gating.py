@@ -15,6 +15,7 @@ from bessemer_api.v1alpha1.pipeline import GateSummary
 from bessemer_operator.core.attempts import WorkState
 from bessemer_operator.core.gate import decide
 from bessemer_operator.core.jobs import PipelineJobs
+from bessemer_operator.core.regression import SUITES, suite_measurement
 from bessemer_operator.core.verdict import Asked, Decision
 
 
@@ -31,6 +32,9 @@ class Contest:
     training_data: tuple[str, ...]
     also: Mapping[str, str] = field(default_factory=dict)
     """Checkpoints of the further comparisons that the gate asks for, by name."""
+    suites: str = ""
+    """Bank of the regression suites; empty where the gate does not ask for them."""
+    suite_axes: tuple[Axis, ...] = ()
     channel: str | None = None
     record: int = 0
 
@@ -104,6 +108,7 @@ def _look(
 ) -> GateRun:
     span = _ranges(contest.gate, look)[-1]
     needed = tuple(measurement(contest, checkpoint, span) for checkpoint in contest.checkpoints)
+    needed += _of_suites(contest)
     run = replace(run, wanted=(*run.wanted, *needed))
     seen = [evaluations.get(input_digest(item)) for item in needed]
     failed = next((item for item in seen if item is not None and item.status.phase == "Failed"), None)
@@ -116,6 +121,11 @@ def _look(
     return _compare(contest, look, run, _results(contest, look, evaluations), jobs)
 
 
+def _of_suites(contest: Contest) -> tuple[EvaluationInputs, ...]:
+    """The candidate on every regression case, where the gate asks for it."""
+    return (suite_measurement(contest.candidate, contest.suites, contest.suite_axes),) if contest.suites else ()
+
+
 def _results(contest: Contest, look: int, evaluations: Mapping[str, Evaluation]) -> dict[str, list[str]]:
     """Artifacts of the evaluations of every checkpoint, range by range."""
     found: dict[str, list[str]] = {}
@@ -123,7 +133,8 @@ def _results(contest: Contest, look: int, evaluations: Mapping[str, Evaluation])
         spans = [measurement(contest, checkpoint, span) for span in _ranges(contest.gate, look)]
         outputs = [evaluations[input_digest(item)].status.output_digest for item in spans]
         found[checkpoint] = [output for output in outputs if output is not None]
-    return found
+    suites = [evaluations[input_digest(item)].status.output_digest for item in _of_suites(contest)]
+    return {**found, SUITES: [output for output in suites if output is not None]}
 
 
 def _compare(
@@ -178,6 +189,7 @@ def _task(contest: Contest, look: int, results: Mapping[str, list[str]]) -> Comp
         also=also or None,
         vetoes=list(contest.gate.vetoes),
         training_data=list(contest.training_data),
+        regression=results[SUITES] or None,
     )
 
 

@@ -22,6 +22,7 @@ from bessemer_api.v1alpha1.stage import (
     StageInputs,
 )
 from bessemer_operator.core.merges import BASE_NODE, all_merges, made_from, merge_inputs, parents_of
+from bessemer_operator.core.regression import SUITES, suite_stage
 
 BASE = BASE_NODE
 """`from: base` starts a stage from the base model."""
@@ -148,7 +149,7 @@ def ordered_work(spec: PipelineSpec) -> list[Stage | Merge]:
 def build_nodes(spec: PipelineSpec, facts: Facts) -> dict[str, Node]:
     """All nodes by name, in an order in which each comes after those that it depends on."""
     nodes: dict[str, Node] = {}
-    makers = (_bank_nodes, _data_nodes, _base_nodes)
+    makers = (_bank_nodes, _suite_nodes, _data_nodes, _base_nodes)
     for node in (node for maker in makers for node in maker(spec, facts, nodes)):
         _add(nodes, node, facts)
     for stage in ordered_work(spec):
@@ -225,6 +226,13 @@ def ordered_data(spec: PipelineSpec) -> dict[str, DataSet]:
                 raise ValueError(f"data sets wait for each other in a cycle: {' -> '.join(reversed(path))}")
         done |= {each: spec.data[each] for each in reversed(path) if each not in done}
     return done
+
+
+def _suite_nodes(spec: PipelineSpec, facts: Facts, nodes: Mapping[str, Node]) -> Iterable[Node]:
+    if spec.evaluation.regression:
+        content = facts.contents.get(f"bank/{SUITES}")
+        inputs = suite_stage(spec.evaluation, content) if content else None
+        yield Node(bank_node(SUITES), "bank", (), inputs, spec.profiles.prepare)
 
 
 def _data_nodes(spec: PipelineSpec, facts: Facts, nodes: dict[str, Node]) -> Iterable[Node]:

@@ -21,7 +21,7 @@ def gate_findings(spec: PipelineSpec) -> list[Finding]:
     for index, gate in enumerate(spec.gates):
         path: Path = ("spec", "gates", index)
         found += [*_axes(spec, gate, path), *_items(spec, gate, path), *_use(spec, gate, path)]
-        found += [*_baseline(spec, gate, path), *_contaminated(spec, gate, path)]
+        found += [*_baseline(spec, gate, path), *_contaminated(spec, gate, path), *_suites(spec, gate, path)]
     return [*found, *_banks(spec), *_promotion(spec)]
 
 
@@ -74,6 +74,13 @@ def _items(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
         message = f"{gate.looks[0]} items are never evidence; a look needs {MIN_CLUSTERS} clusters at least"
         yield error((*path, "looks", 0), "TooFewItems", message, f"look at {MIN_CLUSTERS} items or more")
     yield from _margins(spec, gate, path)
+
+
+def _suites(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
+    """A veto by cases that do not exist could never fire, and would be an error in the comparison."""
+    if "regression" in gate.vetoes and not spec.evaluation.regression:
+        message = "the veto regression has no cases: spec.evaluation.regression is empty"
+        yield error((*path, "vetoes"), "NoSuites", message, "add a suite, or remove the veto")
 
 
 def _margins(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:

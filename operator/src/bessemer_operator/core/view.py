@@ -22,6 +22,7 @@ from bessemer_operator.core.lineage import (
     build_nodes,
     origin,
 )
+from bessemer_operator.core.regression import SUITES, suite_axes, suite_tasks
 
 MAX_MOVES = 10
 """How often a gate is run against one head after another because the channel's head moved under it."""
@@ -98,10 +99,11 @@ def resolve_task(spec: PipelineSpec) -> ResolveTask:
     channels = {gate.baseline.channel for gate in spec.gates if gate.baseline.channel}
     if spec.promotion is not None:
         channels |= {channel.name for channel in spec.promotion.channels}
+    suites = {SUITES: suite_tasks(spec.evaluation)} if spec.evaluation.regression else {}
     return ResolveTask(
         base=Source(uri=spec.base.model, sha256=spec.base.sha256) if spec.base else None,
         data={name: data.sources for name, data in spec.data.items() if data.sources},
-        banks={bank.name: bank.tasks for bank in spec.evaluation.banks},
+        banks={bank.name: bank.tasks for bank in spec.evaluation.banks} | suites,
         channels=sorted(channels),
     )
 
@@ -136,7 +138,8 @@ def _judge(
     baseline = _baseline(scene.spec, gate.baseline, name, nodes, heads)
     bank = bank_of(scene.spec, gate)
     items = nodes[bank_node(bank)].output
-    if not candidate or baseline is None or items is None:
+    suites = nodes.get(bank_node(SUITES)) if SUITES in gate.vetoes else None
+    if not candidate or baseline is None or items is None or (suites and not suites.output):
         return GateRun(pending(gate, "Waiting", "waits for the checkpoints and the bank"))
     head = heads.get(gate.baseline.channel or "", ChannelHead())
     names = {axis.name for axis in gate.axes}
@@ -149,6 +152,8 @@ def _judge(
         baseline=baseline,
         anchors={axis: digest for axis, digest in head.anchors.items() if axis in names},
         training_data=tuple(node.output for node in used if node.method == "prepare" and node.output),
+        suites=(suites.output or "") if suites else "",
+        suite_axes=suite_axes(scene.spec.evaluation),
         channel=gate.baseline.channel,
         record=head.record,
     )

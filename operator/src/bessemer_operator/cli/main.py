@@ -36,7 +36,8 @@ Supposed = Annotated[
     typer.Option(
         "--suppose",
         metavar="WHAT=VALUE",
-        help="shape=NAME or a folder; tokens.DATASET=N; try=N; discordance=SHARE; anchor.AXIS=GAIN; spread.AXIS=SD.",
+        help="shape=NAME or a folder; tokens.DATASET=N; try=N; discordance=SHARE; anchor.AXIS=GAIN; "
+        "also.OTHER.AXIS=GAIN; spread.AXIS=SD.",
     ),
 ]
 

@@ -195,7 +195,7 @@ def _why(document: Json) -> str:
 def truth_lines(truth: Truth) -> list[str]:
     """What the power of gates rests on."""
     spreads = "".join(f"; on {name} a difference has a deviation of {sd:g}" for name, sd in truth.spreads.items())
-    anchors = "; each anchor is as good as its baseline" if not truth.anchors else ""
+    anchors = "; anchors are as good as the baseline" if not truth.anchors else ""
     return [
         f"the arms differ on {truth.discordance:.0%} of the items that are right or wrong{spreads}{anchors}; items and "
         "axes are independent of each other (items in clusters tell less)"

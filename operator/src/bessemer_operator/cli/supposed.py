@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from bessemer_api.v1alpha1.evaluation import Axis
 from bessemer_api.v1alpha1.pipeline import PipelineSpec
+from bessemer_api.v1alpha1.tasks import TASKS
 from bessemer_operator.cli.problems import EXIT_USAGE, UserError
 from bessemer_operator.core.power import Truth
 
@@ -12,7 +14,7 @@ DEFAULT_SPREAD = 0.15
 
 Two related models on one text differ by about that many bits per byte in the quickstart.
 """
-_KEYS = ("shape", "tokens", "try", "discordance", "anchor", "spread")
+_KEYS = ("shape", "tokens", "try", "discordance", "anchor", "also", "spread")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +47,30 @@ class Supposed:
     def truth(self, spec: PipelineSpec) -> Truth:
         """What the power of gates is computed for. Raises UserError for unknown axes and impossible numbers."""
         axes = {axis.name for gate in spec.gates for axis in gate.axes}
-        graded = {axis.name for axis in spec.evaluation.axes if axis.task == "bitsPerByte"} & axes
+        graded = {axis.name for axis in spec.evaluation.axes if _is_graded(axis)} & axes
+        others = {
+            f"{other}.{name}" for gate in spec.gates for other, names in gate.also_against.items() for name in names
+        }
         try:
             return Truth(
                 effects=numbers("--effect ", self.effects, sorted(axes)),
                 anchors=self.of("anchor", axes),
+                others=self.of("also", others),
                 spreads=dict.fromkeys(sorted(graded), DEFAULT_SPREAD) | self.of("spread", axes),
                 discordance=self.number("discordance", 0.2, 0.001, 1.0),
                 tries=round(self.number("try", 1, 1, 10_000)),
             )
         except ValueError as error:
             raise UserError(f"--effect: {error}; suppose another with --suppose discordance=", EXIT_USAGE) from None
+
+
+def _is_graded(axis: Axis) -> bool:
+    """Whether differences have no natural unit of one item: losses, and ratios on a log scale.
+
+    Scores between 0 and 1 are counted as right or wrong, which makes their spread as large as it can be.
+    """
+    metric = TASKS[axis.task].metrics[axis.metric or TASKS[axis.task].default_metric]
+    return axis.task == "bitsPerByte" or metric.is_ratio
 
 
 def read_supposed(effects: Iterable[str], words: Iterable[str]) -> Supposed:
@@ -65,7 +80,7 @@ def read_supposed(effects: Iterable[str], words: Iterable[str]) -> Supposed:
         what, mark, value = word.partition("=")
         key, _, name = what.partition(".")
         if key not in _KEYS or not mark or not value:
-            known = "shape=, tokens.DATASET=, try=, discordance=, anchor.AXIS=, spread.AXIS="
+            known = "shape=, tokens.DATASET=, try=, discordance=, anchor.AXIS=, also.OTHER.AXIS=, spread.AXIS="
             raise UserError(f"--suppose {word}: expected one of {known}", EXIT_USAGE)
         found[key, name] = value
     return Supposed(tuple(effects), found)

@@ -16,28 +16,42 @@ from bessemer_operator.core.gate import ASSUMED_DISCORDANCE
 
 MOST_ITEMS = 1_000_000
 ANCHOR_CORRELATION = 0.5
-"""Of the differences from the baseline and from an anchor on one item: the candidate's own part is in both."""
+"""Of the differences from the baseline and from another arm on one item: the candidate's own part is in both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
     """What is supposed to be true. All differences are oriented: larger is better; absent axes differ by 0.
 
-    `effects`: from the baseline. `anchors`: from the anchor, for axes that have one. `spreads`: standard deviation of
-    an item's difference, for axes whose items are not right or wrong; the others differ on `discordance` of the items.
+    `effects`: from the baseline. `anchors`: from the anchor, for axes that have one. `others`: from what the gate is
+    also against, by `<other>.<axis>` (absent: as from the baseline). `spreads`: standard deviation of an item's
+    difference, for axes whose items are not right or wrong; the others differ on `discordance` of the items.
     """
 
     effects: Mapping[str, float] = field(default_factory=dict)
     anchors: Mapping[str, float] = field(default_factory=dict)
+    others: Mapping[str, float] = field(default_factory=dict)
     spreads: Mapping[str, float] = field(default_factory=dict)
     discordance: float = ASSUMED_DISCORDANCE
     tries: int = 1
 
     def __post_init__(self) -> None:
-        for name, effect in (*self.effects.items(), *self.anchors.items()):
-            if name not in self.spreads and abs(effect) > self.discordance:
+        for name, effect in (*self.effects.items(), *self.anchors.items(), *self.others.items()):
+            if name.rpartition(".")[2] not in self.spreads and abs(effect) > self.discordance:
                 least = f"needs a discordance of at least that, not {self.discordance:g}"
                 raise ValueError(f"effect {effect:g} on {name} {least}")
+
+    def besides(self, gate: Gate) -> tuple[tuple[str, str, float], ...]:
+        """What must hold beside the comparison with the baseline: axis, against what, and the true difference."""
+        anchors = [
+            (axis.name, "its anchor", self.anchors[axis.name]) for axis in gate.axes if axis.name in self.anchors
+        ]
+        also = [
+            (axis, other, self.others.get(f"{other}.{axis}", self.effects.get(axis, 0.0)))
+            for other, axes in gate.also_against.items()
+            for axis in axes
+        ]
+        return (*anchors, *also)
 
     def variance(self, axis: str, difference: float) -> float:
         """Of one item's difference, when its mean is `difference`."""
@@ -79,17 +93,19 @@ def simulate(gate: Gate, truth: Truth, *, simulations: int = 4000, seed: int = 0
 def _first_pass(gate: Gate, truth: Truth, alphas: tuple[float, ...], source: random.Random) -> int:
     """Index of the look at which one simulated candidate passes; the number of looks when it never does."""
     noises = [_noise(gate.looks, source) for _ in gate.axes]
-    own = {axis.name: _noise(gate.looks, source) for axis in gate.axes if axis.name in truth.anchors}
+    besides = [(asked, _noise(gate.looks, source)) for asked in truth.besides(gate)]
+    by_name = {axis.name: (axis, noise) for axis, noise in zip(gate.axes, noises, strict=True)}
     for look, items in enumerate(gate.looks):
         wins, holds = [], []
         for axis, noise in zip(gate.axes, noises, strict=True):
             delta = _mean(truth, axis, truth.effects.get(axis.name, 0.0), noise[look], items)
             wins += [] if axis.win_by is None else [_p(truth, axis, delta, axis.win_by, items)]
             holds.append(_p(truth, axis, delta, -axis.not_worse_than, items))
-            if axis.name in own:
-                mixed = ANCHOR_CORRELATION * noise[look] + math.sqrt(1 - ANCHOR_CORRELATION**2) * own[axis.name][look]
-                delta = _mean(truth, axis, truth.anchors[axis.name], mixed, items)
-                holds.append(_p(truth, axis, delta, -axis.not_worse_than, items))
+        for (name, _, effect), own in besides:
+            axis, shared = by_name[name]
+            mixed = ANCHOR_CORRELATION * shared[look] + math.sqrt(1 - ANCHOR_CORRELATION**2) * own[look]
+            delta = _mean(truth, axis, effect, mixed, items)
+            holds.append(_p(truth, axis, delta, -axis.not_worse_than, items))
         if stats.gate_p(wins, holds, gate.compose.at_least) <= alphas[look]:
             return look
     return len(gate.looks)
@@ -149,11 +165,9 @@ def parts(gate: Gate, truth: Truth) -> tuple[Part, ...]:
         if axis.win_by is not None and gate.compose.at_least:
             found.append(_part(gate, truth, axis.name, ("win", effect, axis.win_by, at_win)))
         found.append(_part(gate, truth, axis.name, ("hold", effect, -axis.not_worse_than, alpha)))
-        if axis.name in truth.anchors:
-            anchor = truth.anchors[axis.name]
-            found.append(
-                _part(gate, truth, axis.name, ("hold against its anchor", anchor, -axis.not_worse_than, alpha))
-            )
+    margins = {axis.name: axis.not_worse_than for axis in gate.axes}
+    for name, other, effect in truth.besides(gate):
+        found.append(_part(gate, truth, name, (f"hold against {other}", effect, -margins[name], alpha)))
     return tuple(found)
 
 
@@ -175,7 +189,8 @@ def impossible(gate: Gate, truth: Truth) -> str:
     if len(won) < gate.compose.at_least:
         return f"{len(won)} axes truly gain more than their winBy, and {gate.compose.at_least} must be won"
     lost = [axis.name for axis in gate.axes if effects[axis.name] <= -axis.not_worse_than]
-    lost += [a.name for a in gate.axes if a.name in truth.anchors and truth.anchors[a.name] <= -a.not_worse_than]
+    margins = {axis.name: axis.not_worse_than for axis in gate.axes}
+    lost += [name for name, _, effect in truth.besides(gate) if effect <= -margins[name]]
     return f"{lost[0]} truly loses its whole margin" if lost else ""
 
 

@@ -109,6 +109,26 @@ def status(
 
 
 @app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Pipeline files, or names in the cluster.", metavar="NAME...")],
+    namespace: Namespace = "default",
+    state: State = "",
+    context: Context = "",
+    profiles: ProfilesFile = "",
+    output: Output = "text",
+) -> None:
+    """Candidates side by side: approach, measured benefits, risks that showed, resources, and where each suits."""
+    import asyncio
+
+    from bessemer_operator.cli.compare import show_comparison
+    from bessemer_operator.cli.lintfile import profiles_of
+    from bessemer_operator.cli.target import Place
+
+    place = Place(namespace, state, context=context)
+    asyncio.run(show_comparison(names, place, profiles_of(profiles) or {}, output))
+
+
+@app.command()
 def report(
     name: Target,
     namespace: Namespace = "default",

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from bessemer_api.base import Condition, Metadata
 from bessemer_api.digest import input_digest
+from bessemer_api.job import RunReport
 from bessemer_api.v1alpha1.evaluation import EvaluationSpec, WorkStatus
 from bessemer_api.v1alpha1.merge import MergeSpec
 from bessemer_api.v1alpha1.stage import StageSpec
@@ -91,10 +92,16 @@ def _status(state: WorkState, metadata: Metadata, before: WorkStatus, seen: Obse
         attempts=list(state.attempts[-MAX_ATTEMPTS_KEPT:]),
         preemptions=sum(item.reason == "Preempted" for item in state.attempts),
         output_digest=state.report.output_digest if state.report else None,
-        metrics=dict(state.report.metrics) if state.report else {},
+        metrics=_metrics(state.report) if state.report else {},
         reused=state.report.reused if state.report else False,
         progress=progress or (before.progress if state.phase == "Running" else None),
     )
+
+
+def _metrics(report: RunReport) -> dict[str, float]:
+    """What the pod reported, with its steps and trained tokens, where it counted them."""
+    counted = {"steps": report.step, "tokens": report.tokens}
+    return {name: float(value) for name, value in counted.items() if value is not None} | dict(report.metrics)
 
 
 def _conditions(state: WorkState, at: tuple[datetime, int]) -> list[Condition]:

@@ -20,9 +20,12 @@ def test_answers_end_where_the_template_ends_a_turn(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in ("<|im_start|>", "<|im_end|>")])
     tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": None}))
     vocabulary = load_vocabulary(folder)
     assert json.loads((folder / "tokenizer_config.json").read_text())["eos_token"] != "<|im_end|>"
     assert answer_ends(mixture, folder, vocabulary) == (vocabulary.end,)
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": [vocabulary.end, 7]}))
+    assert answer_ends(mixture, folder, vocabulary) == tuple(sorted((vocabulary.end, 7)))
     (mixture / FILE).write_text(NAMED["chatml"])
     turn = tokenizer.token_to_id("<|im_end|>")
-    assert answer_ends(mixture, folder, vocabulary) == tuple(sorted((vocabulary.end, turn)))
+    assert answer_ends(mixture, folder, vocabulary) == tuple(sorted((vocabulary.end, 7, turn)))

@@ -25,6 +25,9 @@ Floats = npt.NDArray[np.float32]
 Score = Callable[[Batch], tuple[Floats, ...]]
 """Two values of each row of a batch: the sum of its completion's log-probabilities (or its reward), and its length."""
 
+Tell = Callable[[str], None]
+"""Says how far the scoring is: long work is never silent."""
+
 REFERENCE_METHODS = frozenset({"dpo", "kto"})
 
 
@@ -43,6 +46,7 @@ class PairData:
     pairs: Pairs
     held: Pairs
     others: Indices
+    tell: Tell = lambda _text: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +66,25 @@ def mismatch(pairs: int) -> Indices:
 def reference_of(score: Score, data: PairData, method: str, plan: RunPlan, gang: Gang) -> Reference:
     """Score all pairs. All ranks together."""
     return Reference(
-        score_all(score, data.pairs, plan, gang),
+        score_all(score, data.pairs, plan, gang, tell=data.tell),
         score_all(score, data.held, plan, gang),
-        score_all(score, data.pairs, plan, gang, data.others) if method == "kto" else None,
+        score_all(score, data.pairs, plan, gang, data.others, data.tell) if method == "kto" else None,
     )
 
 
-def score_all(score: Score, pairs: Pairs, plan: RunPlan, gang: Gang, others: Indices | None = None) -> Scored:
+def score_all(
+    score: Score,
+    pairs: Pairs,
+    plan: RunPlan,
+    gang: Gang,
+    others: Indices | None = None,
+    tell: Tell = lambda _text: None,
+) -> Scored:
     """Every pair once, dealt out to the ranks; `others`: the pairs whose completions are taken instead."""
     found: list[tuple[Indices, Floats, Floats]] = []
-    for numbers in shares(pairs.lengths, plan.micro, gang.rank, gang.world_size):
+    batches = shares(pairs.lengths, plan.micro, gang.rank, gang.world_size)
+    for done, numbers in enumerate(batches):
+        tell(f"the reference has scored {done * plan.micro * gang.world_size} of {len(pairs)} pairs")
         real = numbers if len(numbers) else np.zeros(1, dtype=np.int64)  # an idle rank runs along, for nothing
         given = None if others is None else others[real]
         sums, lengths = score(arrays(pairs.batch(real, given, plan.sequence_length)))

@@ -65,16 +65,18 @@ def open_prompts(path: Path, *, verified: bool) -> Prompts:
     return Prompts(rows, tuple(np.array(row["tokens"], dtype=np.int64) for row in rows))
 
 
-def answer_ends(mixture: Path, tokenizer: Path, vocabulary: Vocabulary) -> tuple[int, ...]:
-    """Tokens at which an answer ends: the end-of-text token, and what the prompts' chat template closes a turn with."""
+def answer_ends(mixture: Path, model: Path, vocabulary: Vocabulary) -> tuple[int, ...]:
+    """Tokens at which an answer ends: end of text, what the model says, what the chat template closes a turn with."""
+    told = json.loads((model / "config.json").read_text(encoding="utf-8")).get("eos_token_id")
+    ends = {vocabulary.end, *(told if isinstance(told, list) else [] if told is None else [told])}
     path = mixture / TEMPLATE_FILE
     if not path.is_file():
-        return (vocabulary.end,)
-    named = load_template("chatml", tokenizer)  # for the special tokens that templates may name
+        return tuple(sorted(ends))
+    named = load_template("chatml", model)  # for the special tokens that templates may name
     tokens = named.tokens if named else {}
     reader = RowReader(vocabulary, ChatTemplate("fromModel", path.read_text(encoding="utf-8"), tokens))
     reader.pair({"prompt": "a", "chosen": "b", "rejected": "c"})
-    return tuple(sorted({vocabulary.end, *reader.ends}))
+    return tuple(sorted(ends | reader.ends))
 
 
 @dataclass(frozen=True, slots=True)

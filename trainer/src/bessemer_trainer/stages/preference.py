@@ -1,6 +1,7 @@
 """The verbs `dpo`, `orpo`, `kto` and `reward`: train on pairs of a chosen and a rejected completion."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def run(context: Context) -> Outcome:
     inputs = read_inputs(context, gang)
     data = gang.agree(lambda: _data(inputs))
     plan = plan_of(context, inputs, gang, len(data.pairs))
+    data = replace(data, tell=lambda text: context.progress.update(0, plan.steps, text))
     # Another reference is loaded, asked and forgotten before the model that is trained is there.
     reference = _other_reference(context, inputs.stage, data, plan, gang)
     objective = gang.agree(lambda: _objective(inputs))

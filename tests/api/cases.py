@@ -148,6 +148,11 @@ CASES = (
         {f"{CPT}.method": "dpo", f"{CPT}.train.grpo": {}},
     ),
     Case("settings_of_grpo_on_grpo_are_accepted", "", {f"{CPT}.method": "grpo", f"{CPT}.train.grpo": {"samples": 2}}),
+    Case(
+        "lora_on_pretrain_is_refused",
+        "train.lora needs a model that was trained before; pretrain makes a new one",
+        {f"{PRETRAIN}.train.lora": {}},
+    ),
     Case("lora_on_cpt_is_accepted", "", {f"{CPT}.train.lora": {"r": 8, "targets": ["q_proj", "v_proj"]}}),
     Case(
         "a_reward_model_on_dpo_is_refused",

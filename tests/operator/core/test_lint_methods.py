@@ -50,9 +50,13 @@ class Case:
 CASES = (
     Case("every_method_on_its_data_is_fine"),
     # Kinds of data
-    Case("sft_on_text_is_an_error", {f"{SFT}.data.mixture.0.ref": "papers"}, (
-        "WrongDataKind at spec.stages[0].data.mixture[0].ref", "[Unused at spec.data.qa]",
-    ), "name a data set of kind messages or promptCompletion"),
+    Case("sft_on_text_alone_is_an_error", {f"{SFT}.data.mixture.0.ref": "papers"}, (
+        "WrongDataKind at spec.stages[0].data.mixture", "[Unused at spec.data.qa]",
+    ), "name a data set of kind messages or promptCompletion, or use cpt"),
+    Case("text_beside_examples_is_replay", {f"{SFT}.data.mixture": [{"ref": "qa"}, {"ref": "papers"}]}),
+    Case("sft_on_preferences_is_an_error", {f"{SFT}.data.mixture": [{"ref": "qa"}, {"ref": "pairs"}]}, (
+        "WrongDataKind at spec.stages[0].data.mixture[1].ref",
+    )),
     Case("dpo_on_messages_is_an_error", {f"{DPO}.data.mixture.0.ref": "qa"}, (
         "WrongDataKind at spec.stages[1].data.mixture[0].ref",
     ), 'dpo can not read data set "qa" of kind messages'),

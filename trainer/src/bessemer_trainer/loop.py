@@ -26,6 +26,7 @@ from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.dist import Gang, zero_stage
 from bessemer_trainer.engine import Engine
 from bessemer_trainer.errors import PermanentError, Preempted
+from bessemer_trainer.lora import add_lora, merged
 from bessemer_trainer.loss_log import LossLog, StepRecord
 from bessemer_trainer.model import load_model
 from bessemer_trainer.schedule import RunPlan, learning_rate, plan_run
@@ -42,6 +43,8 @@ class Inputs:
     start_folder: Path
     data_folder: Path
     sequence_length: int
+    end_tokens: tuple[int, ...] = ()
+    """Tokens that close an answer in the data: where the trained model has to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,9 @@ def read_inputs(context: Context, gang: Gang) -> Inputs:
     gang.agree(lambda: _check_kinds(context.store, stage))
     data_folder = fetch(context, gang, data)
     start_folder = fetch(context, gang, source)
-    length = int(context.store.manifest(data).meta["sequenceLength"])
-    return Inputs(stage, stage.train, start_folder, data_folder, length)
+    meta = context.store.manifest(data).meta
+    ends = tuple(int(token) for token in meta.get("endTokens", ()))
+    return Inputs(stage, stage.train, start_folder, data_folder, int(meta["sequenceLength"]), ends)
 
 
 def fetch(context: Context, gang: Gang, digest: str) -> Path:
@@ -195,7 +199,9 @@ def train(context: Context, gang: Gang, inputs: Inputs, plan: RunPlan, objective
 
 
 def _build(context: Context, gang: Gang, inputs: Inputs, plan: RunPlan, objective: nn.Module, task: Task) -> Run:
-    spec = context.spec
+    spec, lora = context.spec, inputs.train.lora
+    if lora is not None:
+        gang.agree(lambda: add_lora(objective.model, lora, inputs.stage.seed))
     # Any randomness in training itself (noise, dropout) differs by rank and is saved with the state.
     torch.manual_seed(inputs.stage.seed + gang.rank)
     engine = Engine(objective, plan, inputs.train, spec.deepspeed, gang)
@@ -299,7 +305,9 @@ def _finish(run: Run, done: Done) -> Outcome:
     gang = run.gang
     scratch = run.context.scratch / f"rank-{gang.rank}"
     measured = run.task.measure(run.engine, gang)
-    weights = run.engine.weights()
+    weights: Mapping[str, torch.Tensor] = run.engine.weights()
+    if run.inputs.train.lora is not None:
+        weights = merged(weights, run.inputs.train.lora)
     digest, parameters = gang.first(lambda: _publish(run, done, weights, scratch))
     gang.first(run.log.flush)
     targets = {"targets": float(done.targets)} if is_aligned(run.inputs) else {}
@@ -312,6 +320,15 @@ def is_aligned(inputs: Inputs) -> bool:
     return FORMATS[inputs.stage.method] != "text"
 
 
+def stop_at(model: Any, ends: tuple[int, ...]) -> None:  # noqa: ANN401 - transformers is untyped
+    """Generation ends at what closed the answers in training as well as at the model's own end of text."""
+    own = model.config.eos_token_id
+    known = own if isinstance(own, list) else [] if own is None else [own]
+    stops = [*known, *(token for token in ends if token not in known)]
+    if stops != known:
+        model.config.eos_token_id = stops if len(stops) > 1 else stops[0]
+
+
 def _publish(run: Run, done: Done, weights: Mapping[str, torch.Tensor], scratch: Path) -> tuple[str, int]:
     """Digest and number of parameters of the final artifact."""
     inputs, folder = run.inputs, scratch / "checkpoint"
@@ -319,6 +336,7 @@ def _publish(run: Run, done: Done, weights: Mapping[str, torch.Tensor], scratch:
     with disk_errors(str(folder)):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        stop_at(run.engine.model, inputs.end_tokens)
         parameters = write_checkpoint(folder, run.engine.model, weights, dtype)
         copy_tokenizer(inputs.start_folder, folder)
         copy_chat_template(inputs.data_folder, folder)

@@ -118,6 +118,10 @@ class Stage(Model):
             "!has(self.train) || self.train.lossType == 'sigmoid' || self.method == 'dpo'",
             "train.lossType belongs to method dpo",
         ),
+        (
+            "!has(self.train) || !has(self.train.lora) || self.method != 'pretrain'",
+            "train.lora needs a model that was trained before; pretrain makes a new one",
+        ),
         ("!has(self.train) || !has(self.train.grpo) || self.method == 'grpo'", "train.grpo belongs to method grpo"),
         ("!has(self.reward) || self.method == 'grpo'", "reward belongs to method grpo"),
         ("!has(self.reference) || self.method in ['dpo', 'kto', 'grpo']", "reference belongs to dpo, kto and grpo"),
@@ -168,6 +172,8 @@ class Stage(Model):
             raise ValueError("train.neftuneAlpha belongs to method sft")
         if self.train.loss_type != "sigmoid" and self.method != "dpo":
             raise ValueError("train.lossType belongs to method dpo")
+        if self.train.lora is not None and self.method == "pretrain":
+            raise ValueError("train.lora needs a model that was trained before; pretrain makes a new one")
         if self.train.grpo is not None and self.method != "grpo":
             raise ValueError("train.grpo belongs to method grpo")
         return self

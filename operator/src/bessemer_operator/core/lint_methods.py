@@ -13,7 +13,7 @@ KINDS: Mapping[str, frozenset[str]] = {
     "tokenizer": frozenset({"text", "messages", "promptCompletion"}),
     "pretrain": frozenset({"text"}),
     "cpt": frozenset({"text"}),
-    "sft": frozenset({"messages", "promptCompletion"}),
+    "sft": frozenset({"text", "messages", "promptCompletion"}),
     "dpo": frozenset({"preference"}),
     "orpo": frozenset({"preference"}),
     "kto": frozenset({"preference"}),
@@ -58,6 +58,11 @@ def _data_kinds(spec: PipelineSpec, path: Path, stage: Stage) -> Iterator[Findin
             message = f'{stage.method} can not read data set "{entry.ref}" of kind {kind}'
             fix = f"name a data set of kind {' or '.join(sorted(wanted))}"
             yield error((*path, "data", "mixture", index, "ref"), "WrongDataKind", message, fix)
+    kinds = {spec.data[entry.ref].kind for entry in stage.data.mixture}
+    if stage.method == "sft" and kinds == {"text"}:
+        message = "sft reads examples, and every data set here is text (text beside examples is replay)"
+        fix = "name a data set of kind messages or promptCompletion, or use cpt"
+        yield error((*path, "data", "mixture"), "WrongDataKind", message, fix)
 
 
 def _beside(spec: PipelineSpec, path: Path, stage: Stage) -> Iterator[Finding]:

@@ -282,7 +282,7 @@ def _long_sequences(subject: Subject) -> Iterator[Finding]:
     for path, stage in _each_stage(subject):
         shapes = [subject.stages[name].model for name in subject.chain(stage.name) if name in subject.stages]
         shape = next((shape for shape in shapes if shape is not None), None)
-        if shape is not None and stage.data.sequence_length > shape.max_positions:
+        if stage.train and shape is not None and stage.data.sequence_length > shape.max_positions:
             message = f"{stage.data.sequence_length} tokens, but the model is made for {shape.max_positions}"
             fix = "shorten it, or raise model.maxPositions of the pretrain stage"
             yield error((*path, "data", "sequenceLength"), "SequenceTooLong", message, fix)

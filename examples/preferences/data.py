@@ -41,9 +41,8 @@ def main() -> None:
         "preferences.jsonl",
         ({"prompt": prompt(dice), "chosen": answer(dice, 1), "rejected": answer(dice, -1)} for _ in range(800)),
     )
-    write(
-        "prompts.jsonl", ({"prompt": prompt(dice), "verify": {"contains": "iron", "maxWords": 4}} for _ in range(200))
-    )
+    asked = [{"type": "keywords", "words": ["iron"]}, {"type": "length", "unit": "words", "max": 4}]
+    write("prompts.jsonl", ({"prompt": prompt(dice), "constraints": asked} for _ in range(200)))
 
 
 if __name__ == "__main__":

@@ -91,13 +91,13 @@ class World:
     vocabulary: Vocabulary
     zygote: Zygote
 
-    def prompts(self, count: int, seed: int, **verify: Any) -> list[dict[str, Any]]:
+    def prompts(self, count: int, seed: int, **fields: Any) -> list[dict[str, Any]]:
         return [
             {
                 "id": str(number),
                 "prompt": row["prompt"],
                 "tokens": self.vocabulary.tokenizer.encode(row["prompt"]).ids,
-                "verify": verify,
+                **fields,
             }
             for number, row in enumerate(rows(count, seed))
         ]

@@ -8,6 +8,7 @@ import pytest
 from tests.trainer.preferred import World, make_prompts
 from tests.trainer.support import Pod, lines_of, store_in, weights_of
 
+ASKED = [{"type": "keywords", "words": ["iron"]}, {"type": "length", "unit": "words", "max": 4}]
 RECIPE: dict[str, Any] = {
     "learningRate": 3e-3,
     "maxSteps": 12,
@@ -19,7 +20,7 @@ RECIPE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def prompts(world: World) -> str:
     """Answers shall name iron, and be short."""
-    parts = [world.prompts(count, seed, contains="iron", maxWords=4) for count, seed in ((32, 5), (24, 6))]
+    parts = [world.prompts(count, seed, constraints=ASKED) for count, seed in ((32, 5), (24, 6))]
     return make_prompts(store_in(world.folder), world.folder / "prompts", world.inputs.tokenizer, parts)
 
 
@@ -63,7 +64,7 @@ def test_a_reward_model_of_preferences_raises_its_own_score_and_the_taste_it_lea
     """RLHF whole: preferences -> reward model -> grpo. Two ranks, so that they must draw in step."""
     judge = world.trained("judge", "reward", {"learningRate": 3e-3})
     stage = {"data": prompts, "rewardFrom": str(judge.report().output_digest)}
-    settings = {"deepspeed": {"microBatchSize": 2, "zeroStage": 3}}
+    settings = {"deepspeed": {"microBatchSize": 2, "zeroStage": 2}}
     pod = world.trained("rlhf", "grpo", {**RECIPE, "beta": 0.01}, ranks=2, stage=stage, **settings)
     metrics = pod.report().metrics
     assert metrics["holdoutReward"] >= metrics["holdoutRewardBefore"] + 0.5
@@ -74,7 +75,7 @@ def test_what_can_not_be_reinforced_is_refused(world: World, prompts: str) -> No
         store_in(world.folder), world.folder / "unverified", world.inputs.tokenizer, [world.prompts(2, 5), []]
     )
     cases = {
-        "no-check": ({"data": unverified}, RECIPE, "PromptInvalid", "prompt 0: verify: names no check"),
+        "no-check": ({"data": unverified}, RECIPE, "PromptInvalid", "prompt 0: no field 'verifier'"),
         "no-reward": ({"data": prompts, "rewardFrom": world.base}, RECIPE, "WrongKind", "expected a reward model"),
         "pairs": ({"data": world.pairs}, RECIPE, "WrongKind", "a mixture of pairs; grpo needs one of prompts"),
         "too-long": (

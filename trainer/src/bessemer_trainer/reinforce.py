@@ -21,6 +21,8 @@ from bessemer_trainer.chat import ChatTemplate, load_template
 from bessemer_trainer.dist import Gang
 from bessemer_trainer.engine import Engine
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.evals.verifiers import reward as verified_reward
+from bessemer_trainer.evals.verifiers import verifier_of
 from bessemer_trainer.examples import RowReader
 from bessemer_trainer.loop import StepSize
 from bessemer_trainer.objectives.grpo import group_advantages
@@ -32,7 +34,6 @@ from bessemer_trainer.sampling import Sampler, sample, uniform_numbers
 from bessemer_trainer.schedule import Indices, RunPlan
 from bessemer_trainer.shards import Array, Batch
 from bessemer_trainer.token_cache import Vocabulary
-from bessemer_trainer.verifiers import check_row, verified_reward
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,8 +62,15 @@ def open_prompts(path: Path, *, verified: bool) -> Prompts:
         if not row.get("tokens"):
             raise PermanentError("PromptInvalid", f"prompt {row.get('id')}: has no token")
         if verified:
-            check_row(row)
+            _check_verifier(row)
     return Prompts(rows, tuple(np.array(row["tokens"], dtype=np.int64) for row in rows))
+
+
+def _check_verifier(row: Mapping[str, Any]) -> None:
+    try:
+        verifier_of(row)
+    except ValueError as error:
+        raise PermanentError("PromptInvalid", f"prompt {row.get('id')}: {error}") from None
 
 
 def answer_ends(mixture: Path, model: Path, vocabulary: Vocabulary) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bessemer_trainer.data import read_rows
+from bessemer_trainer import pieces
 from bessemer_trainer.errors import PermanentError
 from tests.trainer.data.world import World, document, items, sentence
 
@@ -130,11 +130,11 @@ def test_sources_that_changed_since_they_were_resolved_are_refused(world: World)
 def test_source_that_changes_while_it_is_read_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = world.write("a.jsonl", rows(["old"]))
 
-    def read_and_append(sources: list[Any], kind: Any) -> Any:
-        yield from read_rows(sources, kind)
+    def read_and_append(*task: Any) -> Any:
+        yield from pieces.examined(*task)
         world.write("a.jsonl", rows(["old", "new"]))
 
-    monkeypatch.setattr("bessemer_trainer.stages.prepare.read_rows", read_and_append)
+    monkeypatch.setattr("bessemer_trainer.stages.prepare.examined", read_and_append)
     with pytest.raises(PermanentError, match="changed while it was read"):
         world.prepare([uri])
 

@@ -1,8 +1,7 @@
-"""Documents: rows of user sources as documents, and JSON Lines files of artifacts. No rule about quality here."""
+"""Pins of user data, and JSON Lines files of artifacts. Rows of user data are read in rows.py."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Self
@@ -11,43 +10,13 @@ from bessemer_api.digest import canonical_json, sha256_digest
 from bessemer_api.v1alpha1.data import DataKind, Source
 from bessemer_api.v1alpha1.evaluation import BankTask
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.records import Record, parse_record
-from bessemer_trainer.sources import (
-    DATA_SUFFIXES,
-    MAX_LINE_BYTES,
-    TASK_SUFFIXES,
-    SourceFile,
-    list_files,
-    open_lines,
-    open_plain,
-    pin,
-)
+from bessemer_trainer.sources import DATA_SUFFIXES, ROW_SUFFIXES, TASK_SUFFIXES, pin
 from bessemer_trainer.store import Store
-
-_KEPT_OF_BAD_ROW = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One document, or a row that can not be read: then `error` says why and `text` is what could be saved of it.
-
-    `source` is the file's name in its source; `row` its line, counted from 1 (0 when the file is the document). `text`
-    is the joined text, `fields` what the artifact keeps beside the id; rows of one `group` are held out together.
-    """
-
-    id: str
-    source: str
-    row: int
-    text: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    group: str = ""
-    error: str = ""
-    where: str = field(default="", compare=False)
 
 
 def pin_sources(sources: Sequence[Source]) -> str:
     """Digest of the content of a data set's sources, in order."""
-    return sha256_digest(canonical_json([pin(source.uri, source.sha256) for source in sources]))
+    return sha256_digest(canonical_json([pin(source.uri, source.sha256, ROW_SUFFIXES) for source in sources]))
 
 
 def pin_bank(tasks: Mapping[str, BankTask]) -> str:
@@ -77,52 +46,6 @@ def kind_of(store: Store, digest: str) -> DataKind:
     """Kind of the rows of a data artifact; text where none is written down."""
     kind: DataKind = store.manifest(digest).meta.get("kind", "text")
     return kind
-
-
-def read_rows(sources: Sequence[Source], kind: DataKind = "text") -> Iterator[Row]:
-    """All rows of all sources in their order; one at a time. Ids are `<source number>/<file>:<row>`."""
-    for number, source in enumerate(sources):
-        names = {**(source.fields.model_dump() if source.fields else {}), "text": source.text_field}
-        for file in list_files(source.uri):
-            if file.name.removesuffix(".gz").endswith(".txt"):
-                yield _text_document(file, f"{number}/{file.name}", kind)
-            else:
-                yield from _json_lines(file, f"{number}/{file.name}", kind, names)
-
-
-def _text_document(file: SourceFile, name: str, kind: DataKind) -> Row:
-    if kind != "text":
-        raise PermanentError("SourceInvalid", f"{file}: a text file has no fields; rows of kind {kind} need JSON Lines")
-    with open_plain(file) as stream:
-        data = stream.read(MAX_LINE_BYTES + 1)
-    if len(data) > MAX_LINE_BYTES:
-        raise PermanentError("SourceInvalid", f"{file}: a document of over {MAX_LINE_BYTES} bytes; split it")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        return _bad_row(file, name, line, data, f"not UTF-8 at byte {error.start} (line {line})")
-    return Row(name, name, 0, text, {"text": text}, text, where=str(file))
-
-
-def _json_lines(file: SourceFile, name: str, kind: DataKind, names: Mapping[str, str]) -> Iterator[Row]:
-    for number, line in open_lines(file):
-        if not line.strip():
-            continue
-        try:
-            yield _row(file, name, number, parse_record(line, kind, names))
-        except ValueError as error:
-            yield _bad_row(file, name, number, line, str(error))
-
-
-def _row(file: SourceFile, name: str, number: int, record: Record) -> Row:
-    where = f"{file}:{number}"
-    return Row(f"{name}:{number}", name, number, record.text, record.fields, record.group, where=where)
-
-
-def _bad_row(file: SourceFile, name: str, number: int, data: bytes, why: str) -> Row:
-    saved = data[:_KEPT_OF_BAD_ROW].decode(errors="replace")
-    return Row(f"{name}:{number}", name, number, saved, error=why, where=f"{file}:{number}")
 
 
 class JsonLines:

@@ -56,27 +56,27 @@ class NearDuplicates:
     """
 
     def __init__(self, options: MinHash) -> None:
-        self._options = options
         self._bands = [Seen() for _ in range(options.buckets)]
 
-    def add(self, words: Ragged) -> Flags:
-        """Add documents; for each whether it nearly equals an earlier one. Documents without words never do."""
-        grams = ngrams(words, self._options.ngram)
-        keys = self._band_keys(grams)
+    def add(self, keys: U64) -> Flags:
+        """Add documents by their band keys; for each whether it nearly equals an earlier one."""
         known = np.zeros(len(keys), dtype=np.bool_)
-        has_words = np.flatnonzero(np.diff(grams.offsets))
+        has_words = np.flatnonzero(keys.any(axis=1))
         for band, seen in enumerate(self._bands):
             known[has_words] |= seen.add(keys[has_words, band])
         return known
 
-    def _band_keys(self, grams: Ragged) -> U64:
-        """Keys (documents x bands)."""
-        bands, hashes = self._options.buckets, self._options.hashes_per_bucket
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-            grams.values, grams.offsets.astype(np.uint64), bands * hashes, _SEED
-        )
-        rows = np.array(matrix.to_rows(), dtype=np.uint64).reshape(-1, bands, hashes)
-        keys = np.zeros(rows.shape[:2], dtype=np.uint64)
-        for position in range(hashes):
-            keys = keys * _STEP + rows[:, :, position]
-        return keys
+
+def band_keys(words: Ragged, options: MinHash) -> U64:
+    """Keys (documents x bands); all 0 for a document without words, which is never a near duplicate."""
+    grams = ngrams(words, options.ngram)
+    bands, hashes = options.buckets, options.hashes_per_bucket
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+        grams.values, grams.offsets.astype(np.uint64), bands * hashes, _SEED
+    )
+    rows = np.array(matrix.to_rows(), dtype=np.uint64).reshape(-1, bands, hashes)
+    keys = np.zeros(rows.shape[:2], dtype=np.uint64)
+    for position in range(hashes):
+        keys = keys * _STEP + rows[:, :, position]
+    keys[np.diff(grams.offsets) == 0] = 0
+    return keys

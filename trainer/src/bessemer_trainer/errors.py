@@ -18,6 +18,10 @@ class TrainerError(Exception):
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
 
+    def __reduce__(self) -> tuple[type["TrainerError"], tuple[str, str]]:
+        """So that an error of a worker process reaches its parent whole."""
+        return type(self), (self.reason, self.message)
+
 
 class PermanentError(TrainerError):
     """Bad RunSpec or data: trying again would not help."""

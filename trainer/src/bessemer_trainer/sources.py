@@ -4,12 +4,9 @@ A URI is an absolute path, `file://` or `s3://`, and names a file or a folder. W
 host, a link out of the folder, a device) is refused, never repaired. This module knows no document and no item.
 """
 
-import gzip
 import hashlib
-import io
 import os
 import stat
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +14,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bessemer_api.digest import canonical_json, sha256_digest
+from bessemer_trainer.compressed import PACKING_ERRORS, unpacked
 from bessemer_trainer.errors import PermanentError, TransientError
 from bessemer_trainer.locations import Bucket, parse_uri
 from bessemer_trainer.s3_source import head_s3, list_s3, open_s3
 
-DATA_SUFFIXES = (".jsonl", ".json", ".txt", ".jsonl.gz", ".json.gz", ".txt.gz")
-"""Documents and items: JSON Lines, or one document a text file."""
+_PACKED = {".gz": "gzip", ".zst": "zstandard", ".xz": "xz"}
+DATA_SUFFIXES = tuple(plain + packed for packed in ("", *_PACKED) for plain in (".jsonl", ".json", ".txt"))
+"""Documents and items: JSON Lines, or one document a text file; plain or compressed."""
+
+ROW_SUFFIXES = (*DATA_SUFFIXES, ".parquet")
+"""What data sets are read from."""
 
 TASK_SUFFIXES = (".yaml", ".yml", ".jsonl", ".json")
 """A folder with tasks of lm-evaluation-harness: YAML and data; Python is not looked at."""
@@ -98,24 +100,30 @@ def open_bytes(file: SourceFile) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_plain(file: SourceFile) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked when its name ends in .gz."""
+    """The file's bytes, unpacked when its name ends in .gz, .zst or .xz."""
     with open_bytes(file) as stream:
-        if not file.name.endswith(".gz"):
+        if not file.name.endswith(tuple(_PACKED)):
             yield stream
             return
-        with _read_errors(file), gzip.open(stream) as plain:
-            yield io.BufferedReader(plain, _CHUNK)
+        with _read_errors(file), unpacked(file.name, stream) as plain:
+            yield plain
 
 
-def open_lines(file: SourceFile) -> Iterator[tuple[int, bytes]]:
+def open_lines(
+    file: SourceFile, start: int = 0, end: int | None = None, before: int = 0
+) -> Iterator[tuple[int, bytes]]:
     """Each line with its number, counted from 1, without its end. A byte order mark is dropped.
 
+    Of a file that is not packed, only the lines from byte `start` to byte `end`, `before` lines being before them.
     Raises PermanentError(SourceInvalid) at a line of more than MAX_LINE_BYTES.
     """
     with open_plain(file) as stream:
-        number = 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
+        if start:
+            stream.seek(start)
+        number, place = before, start
+        while (end is None or place < end) and (line := stream.readline(MAX_LINE_BYTES + 1)):
             number += 1
+            place += len(line)
             if len(line) > MAX_LINE_BYTES:
                 raise PermanentError(
                     "SourceInvalid", f"{file}:{number}: line of over {MAX_LINE_BYTES} bytes; expected one row a line"
@@ -196,8 +204,9 @@ def _read_errors(file: SourceFile) -> Iterator[None]:
     """Errors of reading, with the file. A vanished file is permanent: it was there when it was listed."""
     try:
         yield
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise PermanentError("SourceInvalid", f"{file}: not a complete gzip file: {error}") from None
+    except PACKING_ERRORS as error:
+        kind = _PACKED[f".{file.name.rpartition('.')[2]}"]
+        raise PermanentError("SourceInvalid", f"{file}: not a complete {kind} file: {error}") from None
     except FileNotFoundError:
         raise PermanentError("SourceChanged", f"{file}: vanished while it was read") from None
     except PermissionError as error:

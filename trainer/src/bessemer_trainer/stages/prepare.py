@@ -1,35 +1,33 @@
 """The verb `prepare`: one data set, cleaned, without duplicates and without evaluation items.
 
-One pass over the sources in their order, in bounded memory. What is rejected is kept beside the result with its
-reason. It decides about documents, never changes them, and knows no tokenizer.
+Rows are examined in pieces, by several processes; then one pass over the pieces, in the order of the sources, finds the
+duplicates and writes the result. What is rejected is kept beside it with its reason. It decides about rows, never
+changes them, and knows no tokenizer.
 """
 
 import contextlib
+import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from bessemer_api.v1alpha1.data import Filter, Prepare
+from bessemer_api.v1alpha1.data import Dedupe
 from bessemer_api.v1alpha1.stage import PrepareInputs
-from bessemer_trainer.contamination import Items, find_items, index_items
+from bessemer_trainer.blocks import read_blocks, write_blocks
 from bessemer_trainer.context import Context, Outcome
-from bessemer_trainer.data import JsonLines, Row, pin_sources, read_lines, read_rows, require_unchanged
-from bessemer_trainer.dedupe import NearDuplicates, Seen, text_keys
-from bessemer_trainer.document import Document
+from bessemer_trainer.data import pin_sources, read_lines, require_unchanged
+from bessemer_trainer.dedupe import NearDuplicates, Seen
+from bessemer_trainer.derive import derived_rows
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.evals.formats import item_text
-from bessemer_trainer.filters import Rule, build_rule
-from bessemer_trainer.ngrams import U64, Words, count_hits, hash_words, ngrams, normalise, sorted_unique
-from bessemer_trainer.sources import SourceFile, list_files
-from bessemer_trainer.store import Store
-
-_BATCH_ROWS = 256
-_BATCH_CHARACTERS = 1 << 20
+from bessemer_trainer.examine import HELD, Block, rejection
+from bessemer_trainer.pieces import Shelf, Task, count_workers, examined, plan_pieces
+from bessemer_trainer.records import joined_text
+from bessemer_trainer.store import Store, run_key
 
 
 def run(context: Context) -> Outcome:
@@ -37,24 +35,20 @@ def run(context: Context) -> Outcome:
     inputs = context.spec.stage.prepare if context.spec.stage else None
     if inputs is None:
         raise PermanentError("SpecInvalid", "stage.prepare: missing; the method prepare needs it")
-    require_unchanged("sources", pin_sources(inputs.sources), inputs.content)
-    before = _files(inputs)
+    task = Task(tuple(inputs.sources), inputs.kind, inputs.rules, _items(context.store, inputs))
     folder = _empty(context.scratch / "prepare")
-    judge = Judge(inputs.rules, _bank_index(context.store, inputs))
-    with Output(folder, inputs.holdout) as output:
-        _prepare(context, inputs, judge, output)
-    if _files(inputs) != before:
-        raise PermanentError("SourceChanged", "a source changed while it was read; run the stage again when it rests")
-    if not output.documents.count:
-        raise PermanentError("NoDocuments", f"no document was kept: {dict(sorted(output.counts.items())) or 'no rows'}")
-    meta = output.meta() | {"reported": dict(sorted(judge.reported.items()))}
-    if inputs.kind != "text":
-        meta["kind"] = inputs.kind
-    return Outcome(context.store.publish(folder, "data", meta), metrics=_metrics(meta))
-
-
-def _files(inputs: PrepareInputs) -> list[list[SourceFile]]:
-    return [list_files(source.uri) for source in inputs.sources]
+    shelf = Shelf(context.store, run_key(context.spec.input_digest), context.scratch)
+    with Output(folder, inputs) as output:
+        pieces = _derived(context, inputs, task) if inputs.derive else _read(context, inputs, task, shelf)
+        for path in pieces:
+            for block in read_blocks(path):
+                output.write(block)
+    if not output.counts["documents"]:
+        rules = dict(sorted(output.rules.items())) or "no rows"
+        raise PermanentError("NoDocuments", f"no document was kept: {rules}")
+    digest = context.store.publish(folder, "data", output.meta())
+    shelf.clear()
+    return Outcome(digest, metrics=_metrics(output.meta()))
 
 
 def _empty(folder: Path) -> Path:
@@ -63,172 +57,114 @@ def _empty(folder: Path) -> Path:
     return folder
 
 
-def _prepare(context: Context, inputs: PrepareInputs, judge: "Judge", output: "Output") -> None:
-    total = sum(file.size for files in _files(inputs) for file in files)
-    done = 0
-    for batch in _batches(read_rows(inputs.sources, inputs.kind)):
-        _fail_on_bad_row(batch, inputs.rules)
-        words = hash_words([normalise(row.text) for row in batch])
-        keys = text_keys([row.text for row in batch])
-        groups = keys if inputs.kind == "text" else text_keys([row.group for row in batch])
-        output.write(batch, judge.reasons(batch, words, keys), groups)
-        done += sum(len(row.text) for row in batch)
-        context.progress.update(min(done, total), total, f"{output.documents.count} documents kept")
-
-
-def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += len(row.text)
-        if len(batch) == _BATCH_ROWS or size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _fail_on_bad_row(batch: Sequence[Row], rules: Prepare) -> None:
-    bad = next((row for row in batch if row.error), None)
-    if bad is not None and rules.on_bad_row == "fail":
-        hint = "mend it, or set onBadRow: reject to keep it beside the result"
-        raise PermanentError("BadRow", f"{bad.where}: {bad.error}; {hint}")
-
-
-@dataclass(frozen=True, slots=True)
-class BankIndex:
-    """What must not be trained on: the items themselves, and their sorted n-gram hashes for maxHitRatio."""
-
-    items: Items
-    hashes: U64
-
-
-def _bank_index(store: Store, inputs: PrepareInputs) -> BankIndex | None:
-    rule = inputs.rules.decontaminate
-    if rule is None:
-        return None
+def _items(store: Store, inputs: PrepareInputs) -> tuple[str, ...]:
+    if inputs.rules.decontaminate is None:
+        return ()
     if not inputs.banks:
         raise PermanentError("SpecInvalid", "prepare.banks: empty; decontaminate needs at least one bank artifact")
-    texts = [item_text(item) for bank in inputs.banks for item in _items(store, bank)]
-    words = hash_words([normalise(text) for text in texts]).hashes
-    return BankIndex(index_items(texts), sorted_unique(ngrams(words, rule.ngram).values))
+    return tuple(item_text(item) for bank in inputs.banks for item in _bank_items(store, bank))
 
 
-def _items(store: Store, bank: str) -> Iterator[dict[str, Any]]:
+def _bank_items(store: Store, bank: str) -> Iterator[dict[str, Any]]:
     folder = store.fetch(bank)
     for entry in store.manifest(bank).files:
         if entry.path.endswith(".jsonl"):
             yield from read_lines(folder / entry.path)
 
 
-class Judge:
-    """Says of each document why it is rejected, rule by rule in the declared order. Remembers what it has seen."""
-
-    def __init__(self, rules: Prepare, bank: BankIndex | None) -> None:
-        self._rules = rules
-        self._filters: list[tuple[Filter, Rule]] = [(declared, build_rule(declared)) for declared in rules.filters]
-        self._bank = bank
-        self._exact = Seen()
-        self._near = NearDuplicates(rules.dedupe.minhash) if rules.dedupe.minhash else None
-        self.reported: Counter[str] = Counter()
-
-    def reasons(self, batch: Sequence[Row], words: Words, keys: U64) -> list[str]:
-        """A reason for each row; empty for a document that is kept."""
-        reasons = [f"badRow: {row.error}" if row.error else "" for row in batch]
-        if self._filters:
-            self._filter(batch, words, reasons)
-        if self._rules.dedupe.exact:
-            kept = _kept(reasons)
-            _reject(reasons, kept[self._exact.add(keys[kept])], "exactDuplicate")
-        if self._near:
-            kept = _kept(reasons)
-            _reject(reasons, kept[self._near.add(words.hashes.take(kept))], "nearDuplicate")
-        if self._bank:
-            self._decontaminate(words, self._bank, reasons)
-        shortest = max(1, self._rules.min_characters)
-        short = [place for place, row in enumerate(batch) if len(row.text.strip()) < shortest]
-        _reject(reasons, np.array(short, dtype=np.int64), "minCharacters")
-        return reasons
-
-    def _filter(self, batch: Sequence[Row], words: Words, reasons: list[str]) -> None:
-        offsets = words.hashes.offsets
-        for place, row in enumerate(batch):
-            if not reasons[place]:
-                lengths = words.lengths[offsets[place] : offsets[place + 1]]
-                reasons[place] = self._problem(Document(row.text, words.hashes.of(place), lengths))
-
-    def _problem(self, document: Document) -> str:
-        for declared, rule in self._filters:
-            problem = rule.problem(document)
-            if problem and declared.mode == "enforce":
-                return f"{declared.name}.{problem}"
-            if problem:
-                self.reported[f"{declared.name}.{problem}"] += 1
-        return ""
-
-    def _decontaminate(self, words: Words, bank: BankIndex, reasons: list[str]) -> None:
-        rule = self._rules.decontaminate
-        if rule is not None:
-            _reject(reasons, find_items(words.hashes, bank.items)[0], "contaminated")
-            hits, counts = count_hits(words.hashes, bank.hashes, rule.ngram)
-            _reject(reasons, np.flatnonzero(hits > rule.max_hit_ratio * counts), "contaminated")
+def _read(context: Context, inputs: PrepareInputs, task: Task, shelf: Shelf) -> Iterator[Path]:
+    """The sources, examined, as long as they are what was pinned."""
+    require_unchanged("sources", pin_sources(inputs.sources), inputs.content)
+    pieces = plan_pieces(task)
+    total, done = sum(piece.size for piece in pieces), 0
+    for piece, path in examined(task, pieces, shelf, count_workers()):
+        yield path
+        done += piece.size
+        context.progress.update(done, total, "bytes examined")
+    if plan_pieces(task) != pieces:
+        raise PermanentError("SourceChanged", "a source changed while it was read; run the stage again when it rests")
 
 
-def _kept(reasons: Sequence[str]) -> Any:  # noqa: ANN401 - an integer index array
-    return np.array([place for place, reason in enumerate(reasons) if not reason], dtype=np.int64)
-
-
-def _reject(reasons: list[str], places: Any, why: str) -> None:  # noqa: ANN401 - an integer index array
-    for place in places:
-        reasons[place] = reasons[place] or why
+def _derived(context: Context, inputs: PrepareInputs, task: Task) -> Iterator[Path]:
+    """Rows that are made of another set, examined. The set is an artifact, so there is nothing that could change."""
+    seed = context.spec.stage.seed if context.spec.stage else 0
+    path = context.scratch / "derived"
+    write_blocks(path, task.examiner().blocks(derived_rows(context.store, inputs, seed)))
+    yield path
 
 
 class Output:
-    """The files of a data artifact."""
+    """The files of a data artifact. Remembers by key what it has seen, so that the first of equal rows stays."""
 
-    def __init__(self, folder: Path, holdout: float) -> None:
-        self._holdout = holdout
-        self._files = contextlib.ExitStack()
-        self.documents = JsonLines(folder / "documents.jsonl")
-        self.holdout = JsonLines(folder / "holdout.jsonl")
-        self.rejected = JsonLines(folder / "rejected.jsonl")
+    def __init__(self, folder: Path, inputs: PrepareInputs) -> None:
+        self._folder = folder
+        self._inputs = inputs
+        self._duplicates = Duplicates(inputs.rules.dedupe)
+        self._open = contextlib.ExitStack()
+        self._files: dict[str, BinaryIO] = {}
         self.counts: Counter[str] = Counter()
-        self.bytes = 0
+        self.rules: Counter[str] = Counter()
+        self._reported: Counter[str] = Counter()
+        self._bytes = 0
 
     def __enter__(self) -> "Output":
-        for file in (self.documents, self.holdout, self.rejected):
-            self._files.enter_context(file)
+        for name in ("documents", "holdout", "rejected"):
+            self._files[name] = self._open.enter_context((self._folder / f"{name}.jsonl").open("wb"))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._files.close()
+        self._open.close()
 
-    def write(self, batch: Sequence[Row], reasons: Sequence[str], groups: U64) -> None:
+    def write(self, block: Block) -> None:
         """Write each row to the file where it belongs. The key of its group decides about the holdout: nothing else."""
-        is_held = groups < np.uint64(int(self._holdout * 2**64))
-        for place, row in enumerate(batch):
-            if reasons[place]:
-                self._reject(row, reasons[place])
-            elif is_held[place]:
-                self.holdout.write({**row.fields, "id": row.id})
+        reasons = self._duplicates.reasons(block)
+        is_held = (block.groups < np.uint64(int(self._inputs.holdout * 2**64))) | (block.groups == HELD)
+        for place, line in enumerate(block.lines):
+            if reason := reasons[place]:
+                self.rules[reason.partition(":")[0]] += 1
+                self._put("rejected", line if place in block.early else self._rejected(block, place, reason))
             else:
-                self.bytes += len(row.text.encode())
-                self.documents.write({**row.fields, "id": row.id})
+                self._put("holdout" if is_held[place] else "documents", line)
+                self._bytes += 0 if is_held[place] else int(block.sizes[place])
+        self._reported.update(block.reported)
 
-    def _reject(self, row: Row, reason: str) -> None:
-        self.counts[reason.partition(":")[0]] += 1
-        entry = {"id": row.id, "source": row.source, "row": row.row, "reason": reason, "text": row.text}
-        self.rejected.write(entry)
+    def _put(self, name: str, line: bytes) -> None:
+        self._files[name].write(line + b"\n")
+        self.counts[name] += 1
+
+    def _rejected(self, block: Block, place: int, reason: str) -> bytes:
+        """A row that would have been kept, as it is written down when it is not."""
+        row, number = json.loads(block.lines[place]), int(block.numbers[place])
+        source = row["id"].rpartition(":")[0] if number else row["id"]
+        entry = rejection(row["id"], source, number, joined_text(row, self._inputs.kind)) | {"reason": reason}
+        return json.dumps(entry, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
     def meta(self) -> dict[str, Any]:
-        return {
-            "documents": self.documents.count,
-            "holdout": self.holdout.count,
-            "rejected": self.rejected.count,
-            "rules": dict(sorted(self.counts.items())),
-            "bytes": self.bytes,
-        }
+        """Counts; equal inputs give equal ones."""
+        meta: dict[str, Any] = {name: self.counts[name] for name in ("documents", "holdout", "rejected")}
+        meta |= {"rules": dict(sorted(self.rules.items())), "bytes": self._bytes}
+        meta |= {"reported": dict(sorted(self._reported.items()))}
+        return meta if self._inputs.kind == "text" else meta | {"kind": self._inputs.kind}
+
+
+class Duplicates:
+    """Rows that equal, or nearly equal, an earlier one that was not rejected before."""
+
+    def __init__(self, rules: Dedupe) -> None:
+        self._exact = Seen() if rules.exact else None
+        self._near = NearDuplicates(rules.minhash) if rules.minhash else None
+
+    def reasons(self, block: Block) -> list[str]:
+        """A reason for each row; empty for a row that is kept."""
+        reasons = [block.early.get(place, "") for place in range(len(block.lines))]
+        for name, seen, keys in (
+            ("exactDuplicate", self._exact, block.keys),
+            ("nearDuplicate", self._near, block.bands),
+        ):
+            kept = np.array([place for place, reason in enumerate(reasons) if not reason], dtype=np.int64)
+            for place in kept[seen.add(keys[kept])] if seen is not None else ():
+                reasons[place] = name
+        return [reason or block.late.get(place, "") for place, reason in enumerate(reasons)]
 
 
 def _metrics(meta: dict[str, Any]) -> dict[str, float]:

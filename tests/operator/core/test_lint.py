@@ -319,6 +319,17 @@ CASES = (
         "100 items can show a margin of",
     ),
     Case(
+        "a_veto_by_regression_cases_that_are_not_there",
+        {f"{RELEASE}.vetoes": ["regression"]},
+        ("NoSuites at spec.gates[1].vetoes",),
+        "has no cases",
+    ),
+    Case(
+        "a_regression_suite_of_a_relative_path",
+        {"spec.evaluation.regression": [{"uri": "bugs.jsonl"}], f"{RELEASE}.vetoes": ["regression"]},
+        ("RelativeUri at spec.evaluation.regression[0].uri",),
+    ),
+    Case(
         "two_banks_that_share_the_axes_of_a_gate_measure_nothing",
         {
             "spec.evaluation.banks": [BANK, {**BANK, "name": "other", "tasks": {"prose": {"uri": "s3://p"}}}],

@@ -17,7 +17,7 @@ from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.evals.formats import check_item, item_text
 from bessemer_trainer.ngrams import normalise
 from bessemer_trainer.records import parse_object
-from bessemer_trainer.sources import list_files, open_lines
+from bessemer_trainer.sources import TASK_SUFFIXES, list_files, open_bytes, open_lines
 
 Item = Mapping[str, Any]
 _SIGNS = re.compile(r"[-+*/%^=<>|&~]")
@@ -78,6 +78,8 @@ def _raw_items(origin: Origin) -> Iterator[tuple[str, bytes | dict[str, Any]]]:
     """Each item with where it stands."""
     if origin.task.reasoning_gym is not None:
         yield from _generated(origin)
+    elif origin.task.lm_eval is not None:
+        yield from _of_harness(origin)
     else:
         yield from _lines(origin.task.uri or "")
 
@@ -92,6 +94,24 @@ def _generated(origin: Origin) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"generator {item['generator']}", item
     except ValueError as error:
         raise PermanentError("BadGenerator", str(error)) from None
+
+
+def _of_harness(origin: Origin) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Documents of a task of lm-evaluation-harness; its folder is copied, since it may be in a bucket."""
+    from bessemer_trainer.evals import harness  # noqa: PLC0415 - seconds of import, for its users alone
+
+    uri, name = origin.task.uri or "", origin.task.lm_eval.task if origin.task.lm_eval else ""
+    folder = origin.scratch / f"harness-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
+    for file in list_files(uri, TASK_SUFFIXES):
+        path = folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_bytes(file) as stream:
+            path.write_bytes(stream.read())
+    try:
+        for item in harness.bank_items(folder, name):
+            yield f"{uri}, task {name}, document {item['id']}", item
+    except ValueError as error:
+        raise PermanentError("BadTask", f"{uri}: {error}") from None
 
 
 def _lines(uri: str) -> Iterator[tuple[str, bytes]]:

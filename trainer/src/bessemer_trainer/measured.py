@@ -87,6 +87,9 @@ def _resampled(pairs: Pairs, share: float) -> tuple[Vector, Vector]:
     """The quantile of both arms in each resample; whole clusters are drawn, and both arms' items together."""
     random = np.random.Generator(np.random.PCG64(0))
     members = [np.flatnonzero(pairs.clusters == c) for c in range(int(pairs.clusters.max()) + 1)]
+    if len(members) == pairs.n:
+        drawn = random.integers(pairs.n, size=(RESAMPLES, pairs.n))
+        return np.quantile(pairs.baseline[drawn], share, axis=1), np.quantile(pairs.candidate[drawn], share, axis=1)
     olds, news = np.empty(RESAMPLES), np.empty(RESAMPLES)
     for k in range(RESAMPLES):
         drawn = np.concatenate([members[c] for c in random.integers(len(members), size=len(members))])

@@ -31,6 +31,7 @@ from bessemer_trainer.evals import (
     first_token_latency,
     handoff,
     json_answer,
+    lm_eval_task,
     multiple_choice,
     session_cost,
     tool_call,
@@ -57,6 +58,7 @@ MEASURES: Mapping[TaskName, Measure] = {
     "verified": verified.measure,
     "firstTokenLatency": first_token_latency.measure,
     "sessionCost": session_cost.measure,
+    "lmEval": lm_eval_task.measure,
 }
 
 

@@ -23,6 +23,9 @@ from bessemer_api.job import (
     ChannelHead,
     CompareReport,
     CompareTask,
+    DiagnoseReport,
+    DiagnoseTask,
+    DiagnosticFinding,
     PromoteReport,
     PromoteTask,
     ResolveReport,
@@ -96,6 +99,8 @@ class Store:
     held: list[str] = field(default_factory=list)
     verdicts: dict[tuple[str, int], str] = field(default_factory=dict)
     """By gate and look; "pass" where nothing is said."""
+    alarms: list[str] = field(default_factory=list)
+    """Diagnostics that raise an alarm."""
     computed: list[str] = field(default_factory=list)
     """Input digests of stages and merges in the order in which they were really computed."""
 
@@ -106,6 +111,8 @@ class Store:
             fields = {"resolve": self._resolve(spec.resolve)}
         elif spec.compare is not None:
             fields |= {"compare": self._compare(spec.compare)}
+        elif spec.diagnose is not None:
+            fields |= {"diagnose": self._diagnose(spec.diagnose)}
         elif spec.promote is not None:
             fields = {"promote": self._promote(spec.promote)}
         elif spec.report is not None:
@@ -141,6 +148,11 @@ class Store:
             anchors=[evidence(name, task.looks[task.look - 1], known) for name in task.anchors],
             settings_agree=verdict != "invalid",
         )
+
+    def _diagnose(self, task: DiagnoseTask) -> DiagnoseReport:
+        names = [item.name for item in task.diagnostics]
+        states: dict[str, Any] = {name: "Alarm" if name in self.alarms else "Quiet" for name in names}
+        return DiagnoseReport(findings=[DiagnosticFinding(name=name, state=states[name]) for name in names])
 
     def _promote(self, task: PromoteTask) -> PromoteReport:
         records = self.channels.setdefault(task.channel, [])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bessemer_api.job import CompareReport, PromoteReport, ResolveReport, RollbackReport, RunSpec
+from bessemer_api.job import CompareReport, DiagnoseReport, PromoteReport, ResolveReport, RollbackReport, RunSpec
 from bessemer_api.v1alpha1.evaluation import Progress as ToldProgress
 from bessemer_trainer.metrics import Board
 from bessemer_trainer.store import Store
@@ -78,6 +78,7 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     resolve: ResolveReport | None = None
     compare: CompareReport | None = None
+    diagnose: DiagnoseReport | None = None
     promote: PromoteReport | None = None
     rollback: RollbackReport | None = None
     url: str = ""

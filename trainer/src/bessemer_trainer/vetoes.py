@@ -13,6 +13,7 @@ from bessemer_trainer.evals.formats import item_text
 from bessemer_trainer.evals.items import parse_items
 from bessemer_trainer.ngrams import hash_words, normalise
 from bessemer_trainer.records import joined_text
+from bessemer_trainer.refusals import find_drift
 from bessemer_trainer.store import Store
 
 _BATCH_ROWS = 256
@@ -113,6 +114,7 @@ def _tokenizer_equality(store: Store, task: CompareTask) -> str:
 
 _CHECKS: Mapping[Veto, Callable[[Store, CompareTask], str]] = {
     "contamination": _contamination,
+    "refusalDrift": find_drift,
     "regression": _regression,
     "nonFiniteWeights": _non_finite_weights,
     "tokenizerEquality": _tokenizer_equality,

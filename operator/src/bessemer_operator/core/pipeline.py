@@ -1,7 +1,7 @@
 """reconcile(AdaptationPipeline): the children that shall be, the status that is, the events that tell the story."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -20,6 +20,7 @@ from bessemer_operator.core.children import (
     with_its_config,
     work_by_digest,
 )
+from bessemer_operator.core.diagnosing import Diagnosis, diagnose, summaries
 from bessemer_operator.core.jobs import PipelineJobs
 from bessemer_operator.core.lineage import names_of_work
 from bessemer_operator.core.lint import errors
@@ -138,10 +139,13 @@ def _refresh_of(pipeline: AdaptationPipeline) -> str:
 def _plan(scene: Scene, view: View, seen: Observed, now: datetime) -> Plan:
     wanted = wanted_children(scene, view)
     work = work_by_digest(wanted, seen)
-    before = summarise(scene.pipeline, view, work, None, now)
-    report = report_state(scene, view, before, seen)
-    status = summarise(scene.pipeline, view, work, report, now) if report else before
-    states = (*view.job_states, *((report,) if report else ()))
+    found = _diagnoses(scene, view, seen)
+    before = _with_findings(scene, view, summarise(scene.pipeline, view, work, None, now), found)
+    report = report_state(scene, view, before, seen) if all(item.is_over for item in found) else None
+    status = before
+    if report is not None:
+        status = _with_findings(scene, view, summarise(scene.pipeline, view, work, report, now), found)
+    states = (*view.job_states, *(item.state for item in found), *((report,) if report else ()))
     is_known = view.resolve.report is not None
     stop = suspended_children(scene, wanted, seen) if is_known or scene.jobs.suspend else ()
     return Plan(
@@ -158,6 +162,19 @@ def _plan(scene: Scene, view: View, seen: Observed, now: datetime) -> Plan:
         events=_events(scene.pipeline.status, status),
         requeue=_soonest(states),
     )
+
+
+def _diagnoses(scene: Scene, view: View, seen: Observed) -> tuple[Diagnosis, ...]:
+    """Diagnoses run where checkpoints are measured."""
+    profile = seen.profiles[scene.spec.profiles.evaluate]
+    return diagnose(scene.spec, view.nodes, replace(scene.jobs, profile=profile))
+
+
+def _with_findings(scene: Scene, view: View, status: PipelineStatus, found: Sequence[Diagnosis]) -> PipelineStatus:
+    """With what the diagnoses found; while the world is read again, with what was known."""
+    is_known = view.resolve.report is not None
+    lines = summaries(found) if is_known else scene.pipeline.status.diagnostics
+    return status.model_copy(update={"diagnostics": lines})
 
 
 def _soonest(states: Iterable[WorkState]) -> timedelta | None:

@@ -8,10 +8,8 @@ Of gate items nothing is summed up here, neither in the report nor in the manife
 which registers the try first. Whoever may read the store can still read the results of the items.
 """
 
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,7 @@ from bessemer_trainer.evals import (
     verified,
 )
 from bessemer_trainer.evals.common import Sample
+from bessemer_trainer.evals.determinism import deterministic
 from bessemer_trainer.evals.items import Item, parse_items, read_items
 from bessemer_trainer.evals.subject import Measure, load_subject
 
@@ -114,20 +113,6 @@ def fetch(context: Context, digest: str, kind: str) -> Path:
     if found != kind:
         raise PermanentError("WrongKind", f"{digest} is an artifact of kind {found}; expected {kind}")
     return context.store.fetch(digest)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """One thread and deterministic kernels: a sum over another number of threads has other last digits."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
-    threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(algorithms)
 
 
 def _measure_all(context: Context, inputs: EvaluationInputs, work: Sequence[Work]) -> dict[str, list[Sample]]:

@@ -38,7 +38,7 @@ def is_refusal(answer: str) -> bool:
 
 def binomial_tail(successes: int, trials: int) -> float:
     """P(X >= successes) for X of Binomial(trials, 1/2): the exact McNemar test, one-sided."""
-    return sum(math.comb(trials, k) for k in range(successes, trials + 1)) / 2**trials
+    return sum(math.comb(trials, k) for k in range(successes, trials + 1)) / (1 << trials)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,8 +87,8 @@ def task_of(spec: PipelineSpec, node: Node, nodes: Mapping[str, Node]) -> Diagno
 
 def _kinds(spec: PipelineSpec, node: Node) -> set[str]:
     """What a node is to diagnostics. A control is measured like anything else, but not diagnosed."""
-    is_declared = node.name in {item.name for item in (*spec.stages, *spec.merges)}
-    if not is_declared:
+    declared = {*(stage.name for stage in spec.stages), *(merge.name for merge in spec.merges)}
+    if node.name not in declared:
         return set()
     candidates = spec.promotion.candidates if spec.promotion else []
     own = "merge" if node.merge is not None else node.method

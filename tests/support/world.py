@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from bessemer_api.job import (
     PromoteTask,
     ResolveReport,
     ResolveTask,
+    RollbackReport,
+    RollbackTask,
     RunError,
     RunReport,
     RunSpec,
@@ -58,6 +60,11 @@ VERDICTS = {
     "worse": (1.0, 1.0, 1e-9, 1e-9, -0.2),
     "unclear": (0.4, 0.4, 0.4, 0.4, 0.0),
 }
+
+
+def utc_start() -> datetime:
+    """The time at which every world begins."""
+    return START
 
 
 @contextmanager
@@ -96,7 +103,13 @@ class Store:
     """What pods would find and leave in the artifact store."""
 
     channels: dict[str, list[PromoteTask]] = field(default_factory=dict)
+    """Records of each channel; one that came by a rollback has the gate `rollback`."""
     held: list[str] = field(default_factory=list)
+    dev_means: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Means of a checkpoint on the dev items, by axis; 1.0 where nothing is said."""
+    times: dict[tuple[str, int], str] = field(default_factory=dict)
+    """When a record was written, by channel and number."""
+    clock: Callable[[], datetime] = field(default_factory=lambda: utc_start)
     verdicts: dict[tuple[str, int], str] = field(default_factory=dict)
     """By gate and look; "pass" where nothing is said."""
     alarms: list[str] = field(default_factory=list)
@@ -113,6 +126,11 @@ class Store:
             fields |= {"compare": self._compare(spec.compare)}
         elif spec.diagnose is not None:
             fields |= {"diagnose": self._diagnose(spec.diagnose)}
+        elif spec.evaluate is not None and spec.evaluate.part == "dev":
+            means = self.dev_means.get(spec.evaluate.checkpoint, {})
+            fields |= {"metrics": {axis.name: means.get(axis.name, 1.0) for axis in spec.evaluate.axes}}
+        elif spec.rollback is not None:
+            fields = {"rollback": self._rollback(spec.rollback)}
         elif spec.promote is not None:
             fields = {"promote": self._promote(spec.promote)}
         elif spec.report is not None:
@@ -135,7 +153,22 @@ class Store:
         if not records:
             return ChannelHead(held=self.held)
         newest = records[-1]
-        return ChannelHead(record=len(records), digest=newest.candidate, at="2026-01-01T00:00:00Z", held=self.held)
+        is_rollback = newest.gate == "rollback"
+        brought = [r for r in records if r.candidate == newest.candidate and r.gate != "rollback"]
+        origin = "override" if brought and brought[-1].override else "promotion"
+        return ChannelHead(
+            record=len(records),
+            digest=newest.candidate,
+            at=self.times.get((channel, len(records)), "2026-01-01T00:00:00Z"),
+            held=self.held,
+            kind="rollback" if is_rollback else "override" if newest.override else "promotion",
+            origin=origin,  # type: ignore[arg-type]
+            gate=brought[-1].gate if brought else None,
+            evidence=brought[-1].evidence if brought else None,
+            wins=brought[-1].wins if brought else None,
+            by=newest.by,
+            previous=records[-2].candidate if len(records) > 1 else None,
+        )
 
     def _compare(self, task: CompareTask) -> CompareReport:
         verdict = self.verdicts.get((task.gate, task.look), "pass")
@@ -146,6 +179,11 @@ class Store:
             tries=1,
             axes=[evidence(name, task.looks[task.look - 1], known) for name in names],
             anchors=[evidence(name, task.looks[task.look - 1], known) for name in task.anchors],
+            also={
+                name: [evidence(axis, task.looks[task.look - 1], known) for axis in other.axes]
+                for name, other in (task.also or {}).items()
+            }
+            or None,
             settings_agree=verdict != "invalid",
         )
 
@@ -156,15 +194,25 @@ class Store:
 
     def _promote(self, task: PromoteTask) -> PromoteReport:
         records = self.channels.setdefault(task.channel, [])
-        at = "2026-01-01T00:00:00Z"
+        at = self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
         if records and records[-1].candidate == task.candidate:
             return PromoteReport(outcome="AlreadyPromoted", record=len(records), digest=task.candidate, at=at)
         if task.candidate in self.held:
             return PromoteReport(outcome="Held", record=len(records))
         if len(records) != task.record:
             return PromoteReport(outcome="BaselineMoved", record=len(records), digest=records[-1].candidate, at=at)
+        if task.after is not None and self.channels[task.after][-1].candidate != task.candidate:
+            return PromoteReport(outcome="LeftBefore", record=len(records))
         records.append(task)
+        self.times[(task.channel, len(records))] = at
         return PromoteReport(outcome="Promoted", record=len(records), digest=task.candidate, at=at)
+
+    def _rollback(self, task: RollbackTask) -> RollbackReport:
+        records, at = self.channels[task.channel], self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        left = records[-1].candidate
+        self.held = [*(digest for digest in self.held if digest != task.digest), left]
+        records.append(records[-1].model_copy(update={"candidate": task.digest, "gate": "rollback", "by": task.by}))
+        return RollbackReport(outcome="RolledBack", record=len(records), digest=task.digest, left=left, at=at)
 
 
 def evidence(name: str, items: int, verdict: str) -> AxisEvidence:
@@ -299,7 +347,7 @@ class World:
     def __init__(self, root: Path, profiles: Mapping[str, Profile] = PROFILES) -> None:
         self.now = START
         self.cluster = LocalCluster(root, lambda: self.now)
-        self.store = Store()
+        self.store = Store(clock=lambda: self.now)
         self.node = Node(self.cluster, self.store)
         self.profiles = profiles
         self.outcomes: list[tuple[Key, str]] = []
@@ -310,7 +358,7 @@ class World:
         shutil.copytree(self.cluster.root, root)
         world = World(root, self.profiles)
         world.now = self.now
-        world.store = copy.deepcopy(self.store)
+        world.store = replace(copy.deepcopy(replace(self.store, clock=utc_start)), clock=lambda: world.now)
         world.node = Node(world.cluster, world.store, self.node.script)
         return world
 

@@ -39,6 +39,10 @@ WATCHED: dict[str, Any] = {
 OTHER = {**GATES[0], "name": "other", "baseline": {"stage": "cpt"}}
 
 
+PROD = {"name": "prod"}
+TWO = {"spec.stages": [*STAGES, SIDE], "spec.promotion.candidates": ["cpt", "side"]}
+
+
 @dataclass(frozen=True)
 class Case:
     """An edit and all that is found: `rule at path`, warnings in brackets."""
@@ -472,6 +476,46 @@ CASES = (
             "spec.evaluation": ABSENT,
             "spec.data.poems.prepare": ABSENT,
         },
+    ),
+    # Promotion
+    Case("two_candidates_with_dev_items_are_clean", TWO),
+    Case(
+        "two_candidates_without_dev_items_are_an_error",
+        {**TWO, "spec.evaluation.banks.0.dev": 0},
+        ("NoDevItems at spec.evaluation.banks[0].dev",),
+        "2 candidates are chosen between on dev items, but bank bank has none",
+    ),
+    Case(
+        "a_candidate_and_a_channel_twice_are_errors",
+        {"spec.promotion.candidates": ["cpt", "cpt"], "spec.promotion.channels": [PROD, PROD]},
+        ("DuplicateName at spec.promotion.candidates[1]", "DuplicateName at spec.promotion.channels[1].name"),
+    ),
+    Case(
+        "an_unknown_second_candidate_is_named",
+        {"spec.promotion.candidates": ["cpt", "slerp"]},
+        ("UnknownCandidate at spec.promotion.candidates[1]",),
+    ),
+    Case(
+        "of_ordered_channels_the_gate_compares_with_the_last",
+        {"spec.promotion.channels": [PROD, {"name": "late", "after": {"soak": "1h"}}]},
+        ("[IncumbentNotCompared at spec.promotion.gate]",),
+        "gate release does not compare with what channel late holds",
+    ),
+    Case(
+        "an_approval_that_nobody_can_give_is_an_error",
+        {f"{FORGETTING}.onInconclusive": {"then": "requireApproval"}},
+        ("NothingToApprove at spec.gates[0].onInconclusive.then",),
+    ),
+    Case("a_release_gate_may_ask_a_person", {f"{RELEASE}.onInconclusive": {"then": "requireApproval"}}),
+    Case("a_further_comparison_with_a_stage_is_clean", {f"{RELEASE}.alsoAgainst": {"pretrain": ["loss"]}}),
+    Case(
+        "a_further_comparison_with_what_is_not_there_is_an_error",
+        {f"{RELEASE}.alsoAgainst": {"base": ["loss"], "sft": ["loss"], "cpt": ["loss"]}},
+        (
+            "NoBase at spec.gates[1].alsoAgainst.base",
+            "UnknownStage at spec.gates[1].alsoAgainst.sft",
+            "ComparedWithItself at spec.gates[1].alsoAgainst.cpt",
+        ),
     ),
 )
 

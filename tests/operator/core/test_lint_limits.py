@@ -44,6 +44,16 @@ CASES = (
         ("TooManyAxes at spec.gates[1].axes",),
         "5 axes against a channel, whose anchors count too: a pod can report 4",
     ),
+    Case(
+        "four_axes_against_a_channel_and_one_against_a_stage_besides_can_be_reported",
+        {**many_axes(4, RELEASE), f"{RELEASE}.alsoAgainst": {"pretrain": ["loss"]}},
+    ),
+    Case(
+        "four_axes_against_a_channel_and_two_besides_can_not_be_reported",
+        {**many_axes(4, RELEASE), f"{RELEASE}.alsoAgainst": {"pretrain": ["loss", "loss1"]}},
+        ("TooManyAxes at spec.gates[1].axes",),
+        "4 axes against a channel, whose anchors count too, and 2 further comparisons: a pod can report 3",
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline, AxisSummary, ChannelSummary, GateSummary, StageSummary
+from bessemer_api.v1alpha1.promotion import CandidateSummary
 from bessemer_operator.cli.problems import printable
 from bessemer_operator.cli.story import outcome, row_words
 
@@ -24,6 +25,7 @@ def board(pipeline: AdaptationPipeline, losses: Mapping[str, float] | None = Non
     status = pipeline.status
     head = Text(f"{pipeline.metadata.namespace}/{pipeline.metadata.name}", style="bold")
     parts: list[RenderableType] = [head, _stages(status.stages, losses or {})]
+    parts += [_candidates(status.candidates)] if status.candidates else []
     parts += [_gate(gate) for gate in status.gates]
     parts += [_channel(channel) for channel in status.channels]
     parts.append(Text(outcome(pipeline).sentence))
@@ -51,6 +53,16 @@ def _stages(rows: list[StageSummary], losses: Mapping[str, float]) -> Table:
     return table
 
 
+def _candidates(rows: list[CandidateSummary]) -> Table:
+    """Candidates with their differences on the dev items."""
+    table = Table.grid(padding=(0, 2))
+    for row in rows:
+        style = {"Nominee": "green", "Failed": "red", "Held": "yellow"}.get(row.state, "dim")
+        deltas = ", ".join(f"{axis.name} {axis.delta:+.4f}" for axis in row.axes)
+        table.add_row(Text(f"Candidate {row.name}"), Text(row.state, style), Text(printable(row.message or deltas)))
+    return table
+
+
 def _gate(gate: GateSummary) -> RenderableType:
     look = f" at look {gate.look}, try {gate.tries}" if gate.look else ""
     head = Text.assemble(f"Gate {gate.name}: ", (gate.verdict, _VERDICTS.get(gate.verdict, "cyan")), f"{look}. ")
@@ -75,5 +87,8 @@ def _axes(axes: list[AxisSummary]) -> Table:
 
 
 def _channel(channel: ChannelSummary) -> Text:
-    held = f"record {channel.record}, {channel.digest}, {channel.at}" if channel.digest else "empty"
-    return Text(printable(f"Channel {channel.name}: {held}"))
+    words = f"record {channel.record}, {channel.digest}, {channel.at}" if channel.digest else "empty"
+    by = f", {channel.kind} by {channel.by}" if channel.kind and channel.by else ""
+    soak = f"; next at {channel.soaks_until}" if channel.soaks_until else ""
+    held = f"; held: {', '.join(channel.held)}" if channel.held else ""
+    return Text(printable(f"Channel {channel.name}: {words}{by}{soak}{held}"))

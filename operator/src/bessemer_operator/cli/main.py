@@ -189,6 +189,64 @@ def resume(
     _verb("resume", name, (namespace, state, kubeconfig, context))
 
 
+By = Annotated[str, typer.Option("--by", help="Who asks (default: as the cluster, or this machine, knows you).")]
+Candidate = Annotated[str, typer.Argument(help="Digest of the candidate that is meant, or 8 digits of it.")]
+
+
+@app.command()
+def approve(  # noqa: PLR0913, PLR0917 - each option of the command is a parameter
+    name: Target,
+    candidate: Candidate = "",
+    by: By = "",
+    namespace: Namespace = "default",
+    state: State = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Agree to the promotion that waits for a person."""
+    _release("approve", name, (namespace, state, kubeconfig, context), candidate, by)
+
+
+@app.command()
+def reject(  # noqa: PLR0913, PLR0917 - each option of the command is a parameter
+    name: Target,
+    candidate: Candidate = "",
+    by: By = "",
+    namespace: Namespace = "default",
+    state: State = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Refuse the promotion that waits for a person."""
+    _release("reject", name, (namespace, state, kubeconfig, context), candidate, by)
+
+
+@app.command()
+def rollback(  # noqa: PLR0913, PLR0917 - each option of the command is a parameter
+    name: Target,
+    digest: Annotated[
+        str, typer.Argument(help="What the channel shall hold again (default: what it held before).")
+    ] = "",
+    channel: Annotated[str, typer.Option("--channel", help="Channel, where there are several.")] = "",
+    by: By = "",
+    namespace: Namespace = "default",
+    state: State = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Let a channel hold an earlier checkpoint again; what it leaves is not promoted again."""
+    _release("rollback", name, (namespace, state, kubeconfig, context), digest, channel, by)
+
+
+def _release(verb: str, name: str, place: tuple[str, str, str, str], *arguments: str) -> None:
+    import asyncio
+
+    from bessemer_operator.cli import release
+    from bessemer_operator.cli.target import Place, find_target
+
+    asyncio.run(getattr(release, verb)(find_target(name, Place(*place)), *arguments))
+
+
 def _verb(verb: str, name: str, place: tuple[str, str, str, str], *arguments: str) -> None:
     import asyncio
 

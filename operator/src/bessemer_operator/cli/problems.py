@@ -21,7 +21,9 @@ EXIT_STAGE = 5
 EXIT_UNREACHABLE = 6
 """The cluster, or the state folder of a local run, could not be reached."""
 EXIT_NOT_FOUND = 7
-"""There is no such pipeline."""
+"""There is no such pipeline, or nothing of the kind that was asked for."""
+EXIT_WAITING = 8
+"""All is done but what a person or a time is waited for: an approval, or a soak."""
 EXIT_INTERRUPTED = 130
 """Stopped by the user; what ran was saved."""
 

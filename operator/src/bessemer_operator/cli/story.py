@@ -9,7 +9,15 @@ from bessemer_api.v1alpha1.pipeline import (
     PipelineStatus,
     StageSummary,
 )
-from bessemer_operator.cli.problems import EXIT_GATE, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK, EXIT_STAGE, printable
+from bessemer_operator.cli.problems import (
+    EXIT_GATE,
+    EXIT_INTERRUPTED,
+    EXIT_INVALID,
+    EXIT_OK,
+    EXIT_STAGE,
+    EXIT_WAITING,
+    printable,
+)
 from bessemer_operator.core import conditions as c
 
 REPORTED_PERCENT = 10
@@ -18,6 +26,7 @@ REPORTED_PERCENT = 10
 _CODES = {
     **dict.fromkeys(("InvalidSpec", "InvalidAnnotation"), EXIT_INVALID),
     **dict.fromkeys(("GateFailed", "GateInconclusive", "GateInvalid", "Held"), EXIT_GATE),
+    **dict.fromkeys(("Rejected", "ApprovalTimedOut", "LeftBefore", "EvidenceMissing"), EXIT_GATE),
 }
 
 
@@ -39,6 +48,9 @@ def outcome(pipeline: AdaptationPipeline) -> Outcome:
         return Outcome(_CODES.get(stalled.reason, EXIT_STAGE), f"{stalled.reason}: {printable(stalled.message)}")
     if _holds(status, c.SUSPENDED):
         return Outcome(EXIT_INTERRUPTED, "Suspended; `bessemer resume` goes on.")
+    ready = c.find(status.conditions, c.READY)
+    if ready is not None and ready.reason in {"WaitingForApproval", "Soaking"}:
+        return Outcome(EXIT_WAITING, f"{ready.reason}: {printable(ready.message)}")
     if not _holds(status, c.READY):
         return Outcome(EXIT_INTERRUPTED, "Not finished; the same command goes on from here.")
     return Outcome(EXIT_OK, _success(pipeline))
@@ -53,11 +65,13 @@ def _success(pipeline: AdaptationPipeline) -> str:
     promotion = pipeline.spec.promotion
     if promotion is None:
         return "Everything that was declared is done."
-    name = promotion.channels[0].name
-    channel = next((item for item in pipeline.status.channels if item.name == name), None)
-    if channel is None or channel.digest is None:
+    names = [channel.name for channel in promotion.channels]
+    found = [item for name in names for item in pipeline.status.channels if item.name == name and item.digest]
+    if not found:
         return "Everything that was declared is done."
-    return f"Channel {name} holds {channel.digest} (record {channel.record})."
+    promoted = c.find(pipeline.status.conditions, c.PROMOTED)
+    how = ", by override" if promoted is not None and promoted.reason == "PromotedByOverride" else ""
+    return " ".join(f"Channel {item.name} holds {item.digest} (record {item.record}{how})." for item in found)
 
 
 def summary(pipeline: AdaptationPipeline) -> list[str]:
@@ -85,7 +99,7 @@ def news(before: PipelineStatus | None, after: PipelineStatus, losses: dict[str,
         for g in after.gates
         if (g.name, g.verdict, g.look) not in known and (g.look or g.reason != "Waiting")
     ]
-    return lines + _channel_news(before, after)
+    return lines + _choice_news(before, after) + _channel_news(before, after)
 
 
 def _is_news(old: StageSummary | None, new: StageSummary) -> bool:
@@ -111,6 +125,19 @@ def row_words(row: StageSummary, loss: float | None = None) -> list[str]:
     if row.attempt > 1:
         words.append(f"attempt {row.attempt}")
     return [*words, *([printable(row.message)] if row.message else [])]
+
+
+def _choice_news(before: PipelineStatus | None, after: PipelineStatus) -> list[str]:
+    """Which of several candidates was chosen, and which can not be."""
+    known = {row.name: row.state for row in before.candidates} if before else {}
+    lines = [
+        printable(f"Candidate {row.name}: out, {row.message}")
+        for row in after.candidates
+        if row.state == "Failed" and known.get(row.name) != "Failed"
+    ]
+    if after.nomination is not None and (before is None or before.nomination != after.nomination):
+        lines.append(printable(f"Nominee: {after.nomination.message}"))
+    return lines
 
 
 def _channel_news(before: PipelineStatus | None, after: PipelineStatus) -> list[str]:

@@ -190,6 +190,12 @@ class KubeCluster:
             body = {"count": old.get("count", 1) + 1, "lastTimestamp": event["lastTimestamp"]}
             await self._json("PATCH", _path(ref_of(event)), {"fieldManager": _MANAGER}, body, _MERGE)
 
+    async def who_am_i(self) -> str:
+        """Name of the user, as the API server knows it."""
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        found = await self._json("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}, body)
+        return str(found["status"]["userInfo"]["username"])
+
     async def close(self) -> None:
         await self._client.close()
 

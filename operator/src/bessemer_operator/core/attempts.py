@@ -30,6 +30,8 @@ from bessemer_operator.core.profile import Profile
 BACKOFF = timedelta(seconds=10)
 LONGEST_BACKOFF = timedelta(minutes=5)
 POLL_PODS = timedelta(seconds=2)
+LATE = "DeadlineExceeded"
+"""Reason of an attempt that its deadline ended; its object is deleted, so somebody must remember it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,11 +263,9 @@ def _while_running(
         return WorkState("Suspended", "Suspending", "the running attempt saves and ends", attempts, delete=delete)
     left = _time_left(job, work.limits, now)
     if left <= timedelta(0):
-        late = _ended(
-            item, timestamp(now), outcome="Failed", reason="DeadlineExceeded", message="ran longer than its deadline"
-        )
+        late = _ended(item, timestamp(now), outcome="Failed", reason=LATE, message="ran longer than its deadline")
         after = tuple(late if known is item else known for known in attempts)
-        return WorkState("Running", "DeadlineExceeded", late.message, after, requeue=POLL_PODS)
+        return WorkState("Running", LATE, late.message, after, requeue=POLL_PODS)
     waiting = _why_waiting(pods_of(job, seen.pods))
     return WorkState("Running", "Waiting" if waiting else "Running", waiting, attempts, requeue=left)
 

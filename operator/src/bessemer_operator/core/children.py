@@ -31,7 +31,7 @@ def wanted_children(scene: Scene, view: View) -> list[Manifest]:
     for node in view.nodes.values():
         if node.digest is not None:
             nodes.setdefault(node.digest, node)
-    wanted = {input_digest(item): item for run in view.gates.values() for item in run.wanted}
+    wanted = {input_digest(item): item for item in view.measurements}
     work = [_work_manifest(scene, node) for node in nodes.values()]
     return [*work, *(_evaluation_manifest(scene, item) for item in wanted.values())]
 

@@ -7,7 +7,7 @@ from bessemer_api.base import Condition
 
 READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
 SUSPENDED, PREPARED, TRAINED, EVALUATED = "Suspended", "Prepared", "Trained", "Evaluated"
-GATE_PASSED, PROMOTED = "GatePassed", "Promoted"
+GATE_PASSED, PROMOTED, ROLLED_BACK = "GatePassed", "Promoted", "RolledBack"
 
 
 def timestamp(now: datetime) -> str:

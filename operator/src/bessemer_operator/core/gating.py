@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from bessemer_api.digest import canonical_json, input_digest, sha256_digest
-from bessemer_api.job import AlsoArm, Arm, CompareTask
-from bessemer_api.v1alpha1.evaluation import Axis, Evaluation, EvaluationInputs
+from bessemer_api.job import AlsoArm, Arm, CompareTask, RunReport
+from bessemer_api.v1alpha1.evaluation import Axis, Evaluation, EvaluationInputs, Part
 from bessemer_api.v1alpha1.gate import Gate, OnInconclusive
 from bessemer_api.v1alpha1.pipeline import GateSummary
 from bessemer_operator.core.attempts import WorkState
@@ -53,6 +53,10 @@ class GateRun:
     states: tuple[WorkState, ...] = ()
     wins: tuple[str, ...] = ()
     requeue: timedelta | None = None
+    kept: tuple[RunReport, ...] = ()
+    """Reports of earlier comparisons from which the verdict is known, where none was run for it."""
+    judged_at: str = ""
+    """When the comparison that decided had ended."""
 
     @property
     def is_over(self) -> bool:
@@ -86,8 +90,8 @@ def _ranges(gate: Gate, look: int) -> list[tuple[int, int]]:
     return list(zip([0, *gate.looks[: look - 1]], gate.looks[:look], strict=True))
 
 
-def measurement(contest: Contest, checkpoint: str, span: tuple[int, int]) -> EvaluationInputs:
-    """The measurement of one checkpoint on one range of gate items.
+def measurement(contest: Contest, checkpoint: str, span: tuple[int, int], part: Part = "gate") -> EvaluationInputs:
+    """The measurement of one checkpoint on one range of items.
 
     All arms are held against the candidate's training data: "novel" must mean the same for each.
     """
@@ -96,7 +100,7 @@ def measurement(contest: Contest, checkpoint: str, span: tuple[int, int]) -> Eva
         checkpoint=checkpoint,
         bank=contest.bank,
         axes=list(contest.axes),
-        part="gate",
+        part=part,
         start=span[0],
         end=span[1],
         training_data=sorted(contest.training_data) if asks_novelty else None,
@@ -151,7 +155,8 @@ def _compare(
     also = {name: frozenset(other.axes) for name, other in (task.also or {}).items()}
     decision = decide(contest.gate, state.report, Asked(digest, look, frozenset(task.anchors), also))
     summary = _summary(contest, decision, state.report.output_digest)
-    return replace(run, summary=summary, wins=decision.wins)
+    ended = [item.finished_at for item in state.attempts if item.finished_at]
+    return replace(run, summary=summary, wins=decision.wins, judged_at=max(ended, default=""))
 
 
 def gate_digest(gate: Gate, measures: Sequence[Axis]) -> str:

@@ -7,10 +7,11 @@ from bessemer_api import API_VERSION
 from bessemer_api.base import Metadata, Model
 from bessemer_api.digest import canonical_json, sha256_digest
 from bessemer_api.job import RunSpec
+from bessemer_api.v1alpha1.evaluation import Attempt
 from bessemer_api.v1alpha1.train import Limits
 from bessemer_operator.core.attempts import Work, WorkState, reconcile_attempts
 from bessemer_operator.core.manifests.attempt import Owner
-from bessemer_operator.core.naming import LABEL_PIPELINE, LABEL_VERB, label_value, work_name
+from bessemer_operator.core.naming import LABEL_PIPELINE, LABEL_VERB, attempt_name, label_value, work_name
 from bessemer_operator.core.plan import Observed
 from bessemer_operator.core.profile import Profile
 
@@ -26,6 +27,8 @@ class PipelineJobs:
     now: datetime
     retry: str = ""
     suspend: bool = False
+    late: tuple[Attempt, ...] = ()
+    """Attempts that their deadline ended, as the status remembers them: else each would be the first again."""
 
     def run(self, verb: str, task: Model, salt: str = "") -> tuple[WorkState, str]:
         """State of the Job of this task, and the digest that its report must name.
@@ -48,5 +51,6 @@ class PipelineJobs:
             retry=self.retry,
             suspend=self.suspend,
         )
-        state = reconcile_attempts(work, (), self.seen, self.now)
+        late = [item for item in self.late if item.name == attempt_name(work.base_name, item.number)]
+        state = reconcile_attempts(work, late, self.seen, self.now)
         return state, digest

@@ -111,6 +111,7 @@ def predecessors(spec: PipelineSpec, item: Stage | Merge) -> list[str]:
     gate = next((gate for gate in spec.gates if gate.name == item.gate), None)
     baselines = [gate.baseline, gate.baseline.or_else] if gate else []
     names = [origin(spec, item), *reads(item), *(found.stage for found in baselines if found is not None)]
+    names += list(gate.also_against) if gate else []
     known = names_of_work(spec) - {item.name}
     return [name for name in dict.fromkeys(names) if name in known]
 

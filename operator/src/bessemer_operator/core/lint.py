@@ -20,6 +20,7 @@ from bessemer_operator.core.lint_gates import gate_findings
 from bessemer_operator.core.lint_memory import memory_findings, repeat_findings
 from bessemer_operator.core.lint_merges import merge_findings, merge_references
 from bessemer_operator.core.lint_methods import method_findings
+from bessemer_operator.core.lint_promotion import promotion_findings
 from bessemer_operator.core.merges import all_merges, made_from
 from bessemer_operator.core.profile import Profile
 
@@ -96,7 +97,7 @@ def lint(spec: PipelineSpec, profiles: Profiles | None = None, known: Known = NO
             found += [*method_findings(spec, subject.chain), *merge_findings(spec), *repeat_findings(spec, known)]
             found += alignment_findings(spec, subject.chain)
         found += memory_findings(spec, profiles, known) if profiles and not has_errors(found) else []
-    found += gate_findings(spec)
+    found += [*gate_findings(spec), *promotion_findings(spec)]
     return tuple(sorted(found, key=lambda finding: finding.severity))
 
 
@@ -327,6 +328,7 @@ def _unused_stages(subject: Subject) -> Iterator[Finding]:
     baselines = [gate.baseline for gate in subject.spec.gates]
     ends = [*subject.spec.promotion.candidates, *(stage.name for stage in subject.spec.stages if stage.gate)]
     ends += [name for b in baselines for name in (b.stage, b.or_else and b.or_else.stage) if name]
+    ends += [name for gate in subject.spec.gates for name in gate.also_against]
     used = {name for end in ends for name in subject.needed(end)}
     for path, stage in _each_stage(subject):
         if stage.name not in used:

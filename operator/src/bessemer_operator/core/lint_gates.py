@@ -12,7 +12,8 @@ from bessemer_operator.core.lineage import BASE
 from bessemer_operator.core.merges import all_merges
 
 MAX_AXES = 8
-"""Axes and anchors together of which a comparison can report within 4,096 bytes."""
+"""Axes of which a comparison can report within 4,096 bytes; an axis that must only hold counts as `HOLD_SHARE`."""
+HOLD_SHARE = 0.75
 
 
 def gate_findings(spec: PipelineSpec) -> list[Finding]:
@@ -21,8 +22,9 @@ def gate_findings(spec: PipelineSpec) -> list[Finding]:
     for index, gate in enumerate(spec.gates):
         path: Path = ("spec", "gates", index)
         found += [*_axes(spec, gate, path), *_items(spec, gate, path), *_use(spec, gate, path)]
-        found += [*_baseline(spec, gate, path), *_contaminated(spec, gate, path), *_suites(spec, gate, path)]
-    return [*found, *_banks(spec), *_promotion(spec)]
+        found += [*_baseline(spec, gate, path), *_also(spec, gate, path), *_contaminated(spec, gate, path)]
+        found += _suites(spec, gate, path)
+    return [*found, *_banks(spec)]
 
 
 def users(spec: PipelineSpec, gate: str) -> list[str]:
@@ -56,12 +58,16 @@ def _axes(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
 
 
 def _many_axes(gate: Gate, path: Path) -> Iterator[Finding]:
-    """Against a channel every axis may have an anchor of its own, which is reported like an axis."""
-    most = MAX_AXES // 2 if gate.baseline.channel else MAX_AXES
-    if len(gate.axes) > most:
-        against = "against a channel, whose anchors count too" if gate.baseline.channel else "against this baseline"
-        message = f"{len(gate.axes)} axes {against}: a pod can report {most}"
-        yield error((*path, "axes"), "TooManyAxes", message, f"gate on {most} axes at most, or split the gate")
+    """Against a channel every axis may have an anchor of its own, which is reported too; so is what holds besides."""
+    others = sum(len(axes) for axes in gate.also_against.values())
+    anchors = len(gate.axes) if gate.baseline.channel else 0
+    if len(gate.axes) + HOLD_SHARE * (anchors + others) <= MAX_AXES:
+        return
+    most = int((MAX_AXES - HOLD_SHARE * others) / (1 + HOLD_SHARE if gate.baseline.channel else 1))
+    against = "against a channel, whose anchors count too" if gate.baseline.channel else "against this baseline"
+    besides = f", and {others} further comparisons" if others else ""
+    message = f"{len(gate.axes)} axes {against}{besides}: a pod can report {max(most, 0)}"
+    yield error((*path, "axes"), "TooManyAxes", message, "gate on fewer axes, or split the gate")
 
 
 def _items(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
@@ -133,7 +139,9 @@ def _contaminated(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Findin
 
 
 def _use(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
-    judged = users(spec, gate.name)
+    stages = [stage.name for stage in spec.stages if stage.gate == gate.name]
+    candidates = users(spec, gate.name)[len(stages) :]
+    judged = [*stages, *([" or ".join(candidates)] if candidates else [])]  # of several candidates it judges one
     if not judged:
         message = f'nothing is judged by gate "{gate.name}"'
         yield warning(path, "Unused", message, "name it in a stage or in promotion, or remove it")
@@ -160,7 +168,7 @@ def _baseline(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
 def _baseline_stage(spec: PipelineSpec, gate: Gate, path: Path, name: str) -> Iterator[Finding]:
     stages = {stage.name: stage for stage in spec.stages}
     judged = users(spec, gate.name)
-    known = _checkpoints(spec)
+    known = checkpoint_names(spec)
     if name not in stages and name not in known:
         yield unknown(path, "stage", name, known)
     elif name not in known:
@@ -171,6 +179,16 @@ def _baseline_stage(spec: PipelineSpec, gate: Gate, path: Path, name: str) -> It
         yield error(path, "ComparedWithItself", f'gate {gate.name} would compare "{name}" with itself', "name another")
 
 
+def _also(spec: PipelineSpec, gate: Gate, path: Path) -> Iterator[Finding]:
+    """What a gate compares with besides its baseline."""
+    for name in gate.also_against:
+        here = (*path, "alsoAgainst", name)
+        if name != BASE:
+            yield from _baseline_stage(spec, gate, here, name)
+        elif spec.base is None:
+            yield error(here, "NoBase", "the pipeline has no base model to compare with", "set spec.base")
+
+
 def _stage_input(spec: PipelineSpec, path: Path, judged: str) -> Iterator[Finding]:
     stage = next((stage for stage in spec.stages if stage.name == judged), None)
     if stage is None or stage.method == "pretrain":
@@ -178,36 +196,7 @@ def _stage_input(spec: PipelineSpec, path: Path, judged: str) -> Iterator[Findin
         yield error((*path, "stageInput"), "NoCheckpoint", message, "name a stage, a channel or the base instead")
 
 
-def _checkpoints(spec: PipelineSpec) -> list[str]:
+def checkpoint_names(spec: PipelineSpec) -> list[str]:
+    """Stages and merges that make a checkpoint which answers."""
     stages = [stage.name for stage in spec.stages if stage.method not in {"tokenizer", "reward"}]
     return [*stages, *(merge.name for merge in all_merges(spec))]
-
-
-# --- promotion --------------------------------------------------------------------------------------------------
-
-
-def _promotion(spec: PipelineSpec) -> Iterator[Finding]:
-    promotion = spec.promotion
-    if promotion is None:
-        return
-    path: Path = ("spec", "promotion")
-    gates = {gate.name: gate for gate in spec.gates}
-    known = [*_checkpoints(spec), *([BASE] if spec.base else [])]
-    for index, name in enumerate(promotion.candidates):
-        if name not in known:
-            fix = "name a stage that trains a model, or a merge"
-            yield unknown((*path, "candidates", index), "candidate", name, known, fix)
-    if promotion.gate not in gates:
-        yield unknown((*path, "gate"), "gate", promotion.gate, gates, "declare it in spec.gates")
-    else:
-        yield from _release_gate(gates[promotion.gate], promotion.channels[0].name, path)
-
-
-def _release_gate(gate: Gate, channel: str, path: Path) -> Iterator[Finding]:
-    if gate.mode == "observe":
-        message = f"gate {gate.name} only observes; nothing is promoted without a gate that decides"
-        yield error((*path, "gate"), "GateObserves", message, "set its mode to enforce")
-    if gate.baseline.channel != channel:
-        message = f"gate {gate.name} does not compare with what channel {channel} holds"
-        fix = f"set its baseline to {{channel: {channel}, orElse: ...}}"
-        yield warning((*path, "gate"), "IncumbentNotCompared", message, fix)

@@ -19,6 +19,12 @@ ANNOTATION_RETRY = f"{GROUP}/retry"
 ANNOTATION_RERUN = f"{GROUP}/rerun-from"
 ANNOTATION_SUSPEND = f"{GROUP}/suspend"
 ANNOTATION_REFRESH = f"{GROUP}/refresh"
+ANNOTATION_APPROVE = f"{GROUP}/approve"
+ANNOTATION_APPROVED_BY = f"{GROUP}/approved-by"
+ANNOTATION_REJECT = f"{GROUP}/reject"
+ANNOTATION_REJECTED_BY = f"{GROUP}/rejected-by"
+ANNOTATION_ROLLBACK = f"{GROUP}/rollback"
+ANNOTATION_ROLLBACK_BY = f"{GROUP}/rollback-by"
 
 MAX_ATTEMPT = 50
 """PyTorchJob names: training-operator appends `-worker-<i>`, and a service name has at most 63 characters."""

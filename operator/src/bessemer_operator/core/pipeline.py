@@ -4,10 +4,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Literal
 
+from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline, PipelineStatus
+from bessemer_api.v1alpha1.stage import TrainingStage
 from bessemer_operator.core import conditions as c
+from bessemer_operator.core.approval import bad_approval
 from bessemer_operator.core.attempts import WorkState
 from bessemer_operator.core.budget import over_budget
 from bessemer_operator.core.children import (
@@ -21,11 +23,14 @@ from bessemer_operator.core.children import (
     work_by_digest,
 )
 from bessemer_operator.core.diagnosing import Diagnosis, diagnose, summaries
+from bessemer_operator.core.events import find_events
 from bessemer_operator.core.jobs import PipelineJobs
 from bessemer_operator.core.lineage import names_of_work
 from bessemer_operator.core.lint import errors
 from bessemer_operator.core.naming import ANNOTATION_REFRESH, ANNOTATION_RERUN, ANNOTATION_RETRY, ANNOTATION_SUSPEND
-from bessemer_operator.core.plan import Annotation, Event, Observed, Plan
+from bessemer_operator.core.plan import Annotation, Observed, Plan
+from bessemer_operator.core.release import with_release
+from bessemer_operator.core.rollback import bad_rollback, rollback_task
 from bessemer_operator.core.summary import is_suspended, summarise
 from bessemer_operator.core.told import report_state
 from bessemer_operator.core.view import MAX_MOVES, Scene, View, evaluations_by_digest, look
@@ -41,12 +46,12 @@ def reconcile(pipeline: AdaptationPipeline, seen: Observed, now: datetime) -> Pl
     if problem is not None:
         return _refuse(pipeline, seen, problem, now)
     scene = _scene(pipeline, seen, now)
-    view, kept = look(scene, 0), _kept(())
+    view, kept = with_release(scene, look(scene, 0)), _kept(())
     for epoch in range(1, MAX_MOVES):
         if not view.baseline_moved:
             break
         kept += _kept(view.job_states)
-        view = look(scene, epoch)
+        view = with_release(scene, look(scene, epoch))
     dear = over_budget(pipeline.spec, seen.profiles, view.nodes, seen.stages) if view.resolve.report else ""
     if dear:
         return replace(_refuse(pipeline, seen, ("BudgetExceeded", dear), now), annotate=kept + _kept(view.job_states))
@@ -73,6 +78,9 @@ def _bad_annotation(pipeline: AdaptationPipeline) -> tuple[str, str] | None:
             return "InvalidAnnotation", f"{key}: expected a word of letters, digits, . _ : -, at most 64 characters"
     if notes.get(ANNOTATION_SUSPEND, "false") not in {"true", "false"}:
         return "InvalidAnnotation", f'{ANNOTATION_SUSPEND}: expected "true" or "false"'
+    spoken = bad_approval(notes) or bad_rollback(notes, pipeline.spec)
+    if spoken is not None:
+        return "InvalidAnnotation", spoken
     if ANNOTATION_RERUN in notes:
         name, _, token = notes[ANNOTATION_RERUN].partition("/")
         if name not in names_of_work(pipeline.spec):
@@ -93,6 +101,7 @@ def _scene(pipeline: AdaptationPipeline, seen: Observed, now: datetime) -> Scene
         now=now,
         retry=notes.get(ANNOTATION_RETRY, ""),
         suspend=is_suspended(pipeline),
+        late=tuple(pipeline.status.late),
     )
     outputs = {
         stage.spec.input_digest: stage.status.output_digest
@@ -106,7 +115,14 @@ def _scene(pipeline: AdaptationPipeline, seen: Observed, now: datetime) -> Scene
         evaluations=evaluations_by_digest(seen.evaluations),
         rerun=(name, token or "1") if name else None,
         refresh=notes.get(ANNOTATION_REFRESH, ""),
+        failed={item.spec.input_digest: _said(item) for item in seen.work if item.status.phase == "Failed"},
+        rollback=rollback_task(pipeline),
     )
+
+
+def _said(item: TrainingStage | MergeJob) -> str:
+    ready = c.find(item.status.conditions, c.READY)
+    return f"{ready.reason}: {ready.message}" if ready is not None else "it failed"
 
 
 def _refuse(pipeline: AdaptationPipeline, seen: Observed, why: tuple[str, str], now: datetime) -> Plan:
@@ -128,7 +144,7 @@ def _refuse(pipeline: AdaptationPipeline, seen: Observed, why: tuple[str, str], 
         }
     )
     gone = tuple(unfinished_jobs(pipeline, seen, ()))
-    return Plan(status=status.wire(), delete=gone, events=_events(pipeline.status, status))
+    return Plan(status=status.wire(), delete=gone, events=find_events(pipeline.status, status))
 
 
 def _refresh_of(pipeline: AdaptationPipeline) -> str:
@@ -140,11 +156,11 @@ def _plan(scene: Scene, view: View, seen: Observed, now: datetime) -> Plan:
     wanted = wanted_children(scene, view)
     work = work_by_digest(wanted, seen)
     found = _diagnoses(scene, view, seen)
-    before = _with_findings(scene, view, summarise(scene.pipeline, view, work, None, now), found)
+    before = _with_findings(scene, view, summarise(scene, view, work, None, now), found)
     report = report_state(scene, view, before, seen) if all(item.is_over for item in found) else None
     status = before
     if report is not None:
-        status = _with_findings(scene, view, summarise(scene.pipeline, view, work, report, now), found)
+        status = _with_findings(scene, view, summarise(scene, view, work, report, now), found)
     states = (*view.job_states, *(item.state for item in found), *((report,) if report else ()))
     is_known = view.resolve.report is not None
     stop = suspended_children(scene, wanted, seen) if is_known or scene.jobs.suspend else ()
@@ -159,8 +175,8 @@ def _plan(scene: Scene, view: View, seen: Observed, now: datetime) -> Plan:
             *(outdated_children(scene, wanted, seen) if is_known else ()),
             *(outdated_jobs(scene.pipeline, seen, states) if is_known else ()),
         ),
-        events=_events(scene.pipeline.status, status),
-        requeue=_soonest(states),
+        events=find_events(scene.pipeline.status, status),
+        requeue=_soonest(states, view),
     )
 
 
@@ -177,36 +193,6 @@ def _with_findings(scene: Scene, view: View, status: PipelineStatus, found: Sequ
     return status.model_copy(update={"diagnostics": lines})
 
 
-def _soonest(states: Iterable[WorkState]) -> timedelta | None:
-    return min((state.requeue for state in states if state.requeue is not None), default=None)
-
-
-def _events(before: PipelineStatus, after: PipelineStatus) -> tuple[Event, ...]:
-    """What changed since the last status, as a story."""
-    old_rows = {row.name: row for row in before.stages}
-    told = []
-    for row in after.stages:
-        known = old_rows.get(row.name)
-        if row.phase in {"Succeeded", "Failed"} and (known is None or known.phase != row.phase):
-            kind = _level(row.phase == "Succeeded")
-            text = f"{row.name}: {'reused' if row.reused else row.phase.lower()} {row.message}"
-            told.append(Event(kind, f"Stage{row.phase}", text.strip()))
-    verdicts = {gate.name: (gate.verdict, gate.look) for gate in before.gates}
-    for gate in after.gates:
-        if gate.verdict != "Pending" and verdicts.get(gate.name) != (gate.verdict, gate.look):
-            kind = _level(gate.verdict == "Passed")
-            told.append(Event(kind, f"Gate{gate.verdict}", f"{gate.name}: {gate.message}"))
-    return (*told, *_condition_events(before, after))
-
-
-def _level(is_good: bool) -> Literal["Normal", "Warning"]:
-    return "Normal" if is_good else "Warning"
-
-
-def _condition_events(before: PipelineStatus, after: PipelineStatus) -> list[Event]:
-    told = []
-    for name in (c.PROMOTED, c.STALLED):
-        old, new = c.find(before.conditions, name), c.find(after.conditions, name)
-        if new is not None and new.status == "True" and (old is None or old.status != "True"):
-            told.append(Event(_level(name == c.PROMOTED), new.reason, new.message or new.reason))
-    return told
+def _soonest(states: Iterable[WorkState], view: View) -> timedelta | None:
+    waits = [*(state.requeue for state in states), view.release.requeue if view.release else None]
+    return min((wait for wait in waits if wait is not None), default=None)

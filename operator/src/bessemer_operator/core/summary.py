@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from bessemer_api.base import Condition
-from bessemer_api.job import ChannelHead
+from bessemer_api.v1alpha1.evaluation import Attempt
 from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.pipeline import (
     AdaptationPipeline,
@@ -15,51 +15,81 @@ from bessemer_api.v1alpha1.pipeline import (
 )
 from bessemer_api.v1alpha1.stage import TrainingStage
 from bessemer_operator.core import conditions as c
-from bessemer_operator.core.attempts import WorkState
+from bessemer_operator.core.attempts import LATE, WorkState
 from bessemer_operator.core.lineage import Node
 from bessemer_operator.core.naming import ANNOTATION_REFRESH, ANNOTATION_SUSPEND, short
-from bessemer_operator.core.view import MAX_MOVES, View
+from bessemer_operator.core.standing import (
+    GATE_WORDS,
+    channel_summaries,
+    find_candidates,
+    find_nomination,
+    find_rollback,
+    is_decided_otherwise,
+    is_going_back,
+    is_promoted,
+    promoted_words,
+    promotion_problem,
+    rollback_condition,
+    wait_of,
+)
+from bessemer_operator.core.view import Scene, View
 
 ANNOTATION_GENERATION = "bessemer.dev/generation"
 """Generation of the pipeline for which a child was made."""
 
-GATE_WORDS = {
-    "Failed": "GateFailed",
-    "Inconclusive": "GateInconclusive",
-    "Invalid": "GateInvalid",
-    "Error": "GateError",
-}
-
 
 def summarise(
-    pipeline: AdaptationPipeline,
+    scene: Scene,
     view: View,
     work: Mapping[str, TrainingStage | MergeJob],
     report: WorkState | None,
     now: datetime,
 ) -> PipelineStatus:
     """The whole status. `work` holds observed stages and merges by input digest; `report` is the report Job's state."""
+    pipeline = scene.pipeline
     rows = _rows(pipeline, view, work)
     gates = _gates(pipeline, view)
     problem = find_problem(pipeline, view, rows)
     at = (now, pipeline.metadata.generation)
-    wanted = _conditions(pipeline, view, rows, problem, at, report)
+    rollback = find_rollback(scene, view)
+    channels = channel_summaries(pipeline, view, rollback)
+    wanted = [
+        *_conditions(pipeline, view, rows, problem, at, report),
+        *_kept_milestones(pipeline, view, _milestones(pipeline, view, rows, at), channels, at),
+        *rollback_condition(view, rollback, at),
+    ]
     current = next((row for row in rows if row.phase == "Running"), None)
     done = sum(row.phase == "Succeeded" for row in rows)
-    channels = _channels(pipeline, view)
+    first = _first_channel(pipeline, channels)
     return PipelineStatus(
         observed_generation=pipeline.metadata.generation,
         conditions=c.set_conditions(pipeline.status.conditions, wanted),
         stages=rows,
         gates=gates,
+        candidates=find_candidates(pipeline, view),
+        nomination=find_nomination(pipeline, view),
         channels=channels,
+        rollback=rollback,
+        late=_late((*view.job_states, *((report,) if report else ()))),
         observed_refresh=pipeline.metadata.annotations.get(ANNOTATION_REFRESH, ""),
-        current_stage=current.name if current else _phase_word(pipeline, view, problem),
+        current_stage=current.name if current else _phase_word(view, problem),
         progress=f"{done}/{len(rows)}",
         gate=_release_gate(pipeline, gates),
-        promoted=short(channels[0].digest, 12) if channels and channels[0].digest else "",
+        promoted=short(first.digest, 12) if first and first.digest else "",
         report=report.report.url if report and report.report else pipeline.status.report,
     )
+
+
+def _late(states: Iterable[WorkState]) -> list[Attempt]:
+    """Attempts of the pipeline's own Jobs that a deadline ended: their Jobs are gone, so this is where they count."""
+    return [item for state in states for item in state.attempts if item.reason == LATE][-32:]
+
+
+def _first_channel(pipeline: AdaptationPipeline, channels: list[ChannelSummary]) -> ChannelSummary | None:
+    """The channel that is shown in one line: the last one that is promoted to and holds something, else any."""
+    names = [channel.name for channel in pipeline.spec.promotion.channels] if pipeline.spec.promotion else []
+    found = [item for name in reversed(names) for item in channels if item.name == name and item.digest]
+    return next(iter([*found, *channels]), None)
 
 
 def is_suspended(pipeline: AdaptationPipeline) -> bool:
@@ -71,48 +101,33 @@ def find_problem(pipeline: AdaptationPipeline, view: View, rows: Iterable[StageS
     """Reason and message of what stops the pipeline for good; None while it can go on."""
     if view.resolve.phase == "Failed":
         return view.resolve.reason, f"resolve: {view.resolve.message}"
-    is_read = view.resolve.report is not None  # until then rows are what was known before
-    failed = next((row for row in rows if row.phase == "Failed" and is_read), None)
+    spared = view.release.choice.spared if view.release else frozenset()
+    # until the world is read, rows are what was known before
+    failed = next((row for row in rows if row.phase == "Failed" and view.is_read and row.name not in spared), None)
     if failed is not None:
         return "StageFailed", f"{failed.name}: {failed.message}"
     enforced = {gate.name for gate in pipeline.spec.gates if gate.mode != "observe"}
     for run in view.gates.values():
         if run.summary.verdict not in GATE_WORDS or run.summary.name not in enforced:
             continue
-        if run.summary.candidate == view.candidate or _holds(view, run.summary):
+        if is_decided_otherwise(view, run.summary) or is_promoted(view):
+            continue
+        is_judged = view.release is not None and run.summary.candidate == view.candidate
+        if is_judged or _holds(view, run.summary, spared):
             return GATE_WORDS[run.summary.verdict], f"gate {run.summary.name}: {run.summary.message}"
-    return _promotion_problem(view)
+    return promotion_problem(view)
 
 
-def _promotion_problem(view: View) -> tuple[str, str] | None:
-    if view.promote is not None and view.promote.phase == "Failed":
-        return "PromotionFailed", f"{view.promote.reason}: {view.promote.message}"
-    if view.promotion is not None and view.promotion.outcome == "Held":
-        return "Held", "a rollback left this checkpoint; it is not promoted again"
-    if view.baseline_moved:
-        message = f"each of {MAX_MOVES} times that the gate had passed, the channel had moved on meanwhile; "
-        return "BaselineMoved", f"{message}annotate {ANNOTATION_REFRESH} with a new word to try again"
-    return None
-
-
-def _holds(view: View, summary: GateSummary) -> bool:
+def _holds(view: View, summary: GateSummary, spared: frozenset[str]) -> bool:
     """Whether an enforced stage gate keeps later stages from starting."""
-    return any(node.held and node.output == summary.candidate for node in view.nodes.values())
-
-
-def is_promoted(view: View, pipeline: AdaptationPipeline) -> bool:
-    """Whether the channel holds the candidate of this generation."""
-    if pipeline.spec.promotion is None or view.candidate is None:
-        return False
-    head = view.heads.get(pipeline.spec.promotion.channels[0].name, ChannelHead())
-    outcome = view.promotion.outcome if view.promotion else ""
-    return head.digest == view.candidate or outcome in {"Promoted", "AlreadyPromoted"}
+    held = [node for node in view.nodes.values() if node.held and node.name not in spared]
+    return any(node.output == summary.candidate for node in held)
 
 
 def is_finished(pipeline: AdaptationPipeline, view: View, rows: Iterable[StageSummary]) -> bool:
     """Whether everything that was declared has been done."""
     if pipeline.spec.promotion is not None:
-        return is_promoted(view, pipeline)
+        return is_promoted(view)
     gates_over = all(run.is_over for run in view.gates.values())
     return view.resolve.report is not None and gates_over and all(row.phase == "Succeeded" for row in rows)
 
@@ -157,29 +172,21 @@ def _row(pipeline: AdaptationPipeline, node: Node, work: Mapping[str, TrainingSt
     )
 
 
-def _channels(pipeline: AdaptationPipeline, view: View) -> list[ChannelSummary]:
-    promoted_to = pipeline.spec.promotion.channels[0].name if pipeline.spec.promotion else None
-    found = []
-    for name, head in sorted(view.heads.items()):
-        report = view.promotion if name == promoted_to else None
-        if report is not None and report.outcome in {"Promoted", "AlreadyPromoted"} and report.record >= head.record:
-            found.append(ChannelSummary(name=name, digest=report.digest, record=report.record, at=report.at))
-        else:
-            found.append(ChannelSummary(name=name, digest=head.digest, record=head.record, at=head.at))
-    return found
-
-
 def _release_gate(pipeline: AdaptationPipeline, gates: list[GateSummary]) -> str:
-    name = pipeline.spec.promotion.gate if pipeline.spec.promotion else None
+    name = _release_name(pipeline)
     return next((gate.verdict for gate in gates if gate.name == name), "")
 
 
-def _phase_word(pipeline: AdaptationPipeline, view: View, problem: tuple[str, str] | None) -> str:
+def _phase_word(view: View, problem: tuple[str, str] | None) -> str:
     if problem is not None:
         return problem[0]
-    if view.resolve.report is None:
+    if not view.is_read:
         return "resolve"
-    return "done" if is_promoted(view, pipeline) else "gate" if view.candidate else ""
+    wait = wait_of(view)
+    if wait is not None:
+        return {"WaitingForApproval": "approval", "Soaking": "soak"}[wait[0]]
+    is_choosing = view.release is not None and bool(view.release.choice.wanted) and view.candidate is None
+    return "done" if is_promoted(view) else "gate" if view.candidate else "candidates" if is_choosing else ""
 
 
 def _conditions(
@@ -193,33 +200,69 @@ def _conditions(
     finished = is_finished(pipeline, view, rows)
     suspended = is_suspended(pipeline)
     reporting = report is not None and report.phase in {"Pending", "Running"}
-    busy = (not finished and problem is None and not suspended) or reporting
-    reason, message = problem or ("Suspended" if suspended else "Finished" if finished else "Working", "")
+    wait = wait_of(view) if problem is None and not suspended else None
+    going_back = is_going_back(view)
+    busy = (not finished and problem is None and not suspended and wait is None) or reporting or going_back
+    reason, message = problem or _state(suspended, finished, wait)
+    reason = "RollingBack" if going_back else reason
     return [
-        c.condition(c.READY, finished and problem is None, reason, message, at),
-        c.condition(c.RECONCILING, busy, "Reporting" if finished and reporting else reason, "", at),
-        c.condition(c.STALLED, problem is not None, reason, message, at),
+        c.condition(c.READY, finished and problem is None and not going_back, reason, message, at),
+        c.condition(c.RECONCILING, busy, "Reporting" if finished and reporting and not going_back else reason, "", at),
+        c.condition(c.STALLED, problem is not None, reason, message if problem else "", at),
         c.condition(c.SUSPENDED, suspended, "Suspended" if suspended else "NotSuspended", "", at),
-        *_milestones(pipeline, view, rows, at),
     ]
+
+
+def _state(suspended: bool, finished: bool, wait: tuple[str, str] | None) -> tuple[str, str]:
+    if suspended or finished:
+        return "Suspended" if suspended else "Finished", ""
+    return wait or ("Working", "")
+
+
+def _kept_milestones(
+    pipeline: AdaptationPipeline,
+    view: View,
+    found: list[Condition],
+    channels: list[ChannelSummary],
+    at: tuple[datetime, int],
+) -> list[Condition]:
+    """While the world is only read again, for a declaration that did not change, what was known stays known."""
+    status = pipeline.status
+    is_unknown = not view.is_read and view.resolve.phase != "Failed"
+    if not is_unknown or status.observed_generation != pipeline.metadata.generation:
+        return found
+    candidate = next((gate.candidate for gate in status.gates if gate.name == _release_name(pipeline)), None)
+    names = {channel.name for channel in pipeline.spec.promotion.channels} if pipeline.spec.promotion else set()
+    still_there = all(item.digest == candidate for item in channels if item.name in names)
+    kept = []
+    for item in found:
+        old = c.find(status.conditions, item.type)
+        is_stale = old is None or (item.type == c.PROMOTED and old.status == "True" and not still_there)
+        kept.append(item if old is None or is_stale else old.model_copy(update={"observed_generation": at[1]}))
+    return kept
+
+
+def _release_name(pipeline: AdaptationPipeline) -> str | None:
+    return pipeline.spec.promotion.gate if pipeline.spec.promotion else None
 
 
 def _milestones(
     pipeline: AdaptationPipeline, view: View, rows: list[StageSummary], at: tuple[datetime, int]
 ) -> list[Condition]:
+    spared = view.release.choice.spared if view.release else frozenset()
     data = [row for row in rows if row.method in {"bank", "prepare", "import"}]
-    work = [row for row in rows if row.method not in {"bank", "prepare", "import"}]
-    known = view.resolve.report is not None
+    work = [row for row in rows if row.method not in {"bank", "prepare", "import"} and row.name not in spared]
+    known = view.is_read
     found = [_all_done(c.PREPARED, data, known, at), _all_done(c.TRAINED, work, known, at)]
-    name = pipeline.spec.promotion.gate if pipeline.spec.promotion else None
+    name = _release_name(pipeline)
     run = view.gates.get(name) if name else None
     if run is None:
         return found
     summary = run.summary
     measured = summary.verdict in {"Passed", "Failed", "Inconclusive", "Invalid"}
     passed = None if summary.verdict == "Pending" else summary.verdict == "Passed"
-    promoted = is_promoted(view, pipeline)
-    why, message = _promotion_words(view, summary, promoted)
+    promoted = is_promoted(view)
+    why, message = promoted_words(view, summary)
     return [
         *found,
         c.condition(c.EVALUATED, measured, summary.reason, "", at),
@@ -233,14 +276,3 @@ def _all_done(kind: str, rows: list[StageSummary], known: bool, at: tuple[dateti
     is_done = known and not missing
     message = "" if is_done else f"waits for {', '.join(missing[:8])}" if known else "waits for resolve"
     return c.condition(kind, is_done, "Done" if is_done else "Waiting", message, at)
-
-
-def _promotion_words(view: View, summary: GateSummary, promoted: bool) -> tuple[str, str]:
-    if promoted:
-        report = view.promotion
-        return ("Promoted", f"record {report.record}") if report else ("AlreadyPromoted", "the channel holds it")
-    if view.promotion is not None:
-        return view.promotion.outcome, "the promotion was refused"
-    if view.promote is not None:
-        return ("Promoting" if view.promote.phase != "Failed" else "PromotionFailed"), view.promote.message
-    return GATE_WORDS.get(summary.verdict, "Waiting"), "" if summary.verdict == "Pending" else summary.message

@@ -16,6 +16,7 @@ from bessemer_api.v1alpha1.stage import TrainingStage
 from bessemer_operator.core import conditions as c
 from bessemer_operator.core.attempts import WorkState
 from bessemer_operator.core.plan import Manifest, Observed
+from bessemer_operator.core.standing import wait_of
 from bessemer_operator.core.summary import find_problem, is_finished
 from bessemer_operator.core.view import Scene, View
 
@@ -30,12 +31,14 @@ def report_state(scene: Scene, view: View, status: PipelineStatus, seen: Observe
     """State of the report's Job, once all is done or, after a problem, nothing runs any more; else None."""
     if view.resolve.report is None or scene.jobs.suspend or _is_told(scene, view):
         return None
-    is_stuck = find_problem(scene.pipeline, view, status.stages) is not None and _is_quiet(scene, view, status.stages)
+    is_over = find_problem(scene.pipeline, view, status.stages) is not None or wait_of(view) is not None
+    is_stuck = is_over and _is_quiet(scene, view, status.stages)
     if not is_stuck and not is_finished(scene.pipeline, view, status.stages):
         return None
     names = {row.object for row in status.stages}
-    wanted = {input_digest(item) for run in view.gates.values() for item in run.wanted}
+    wanted = {input_digest(item) for item in view.measurements}
     compared = [state.report for run in view.gates.values() for state in run.states if state.report is not None]
+    compared += [report for run in view.gates.values() for report in run.kept]
     task = ReportTask(
         pipeline=_document(scene.pipeline, status),
         stages=[_told(item) for item in _over(seen.stages) if item.metadata.name in names],
@@ -57,7 +60,7 @@ def _is_told(scene: Scene, view: View) -> bool:
     """
     promotion = scene.spec.promotion
     run = view.gates.get(promotion.gate) if promotion else None
-    is_kept = run is not None and run.summary.evidence_digest is not None and not run.states
+    is_kept = run is not None and run.summary.evidence_digest is not None and not run.states and not run.kept
     return is_kept and bool(scene.pipeline.status.report)
 
 
@@ -69,7 +72,7 @@ def _is_of_dev_items(item: Evaluation, rows: Iterable[StageSummary]) -> bool:
 
 def _is_quiet(scene: Scene, view: View, rows: Iterable[StageSummary]) -> bool:
     """Whether nothing runs or is about to: other branches go on after a stage of one has failed."""
-    found = [scene.evaluations.get(input_digest(item)) for run in view.gates.values() for item in run.wanted]
+    found = [scene.evaluations.get(input_digest(item)) for item in view.measurements]
     return (
         all(row.phase in _OVER for row in rows if row.input_digest is not None)
         and all(item is not None and item.status.phase in _OVER for item in found)

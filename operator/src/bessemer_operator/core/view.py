@@ -1,15 +1,19 @@
-"""One look at a whole pipeline: resolve, nodes, gates, promotion, as far as they are known; made anew each time."""
+"""One look at a whole pipeline: resolve, nodes, gates, as far as they are known; made anew each time.
+
+What becomes of the candidates is for release.py.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
-from bessemer_api.base import Model
 from bessemer_api.digest import input_digest
-from bessemer_api.job import ChannelHead, PromoteReport, PromoteTask, ResolveTask
+from bessemer_api.job import ChannelHead, PromoteReport, ResolveTask, RollbackTask
 from bessemer_api.v1alpha1.data import Source
-from bessemer_api.v1alpha1.evaluation import Axis, Evaluation
+from bessemer_api.v1alpha1.evaluation import Axis, Evaluation, EvaluationInputs
 from bessemer_api.v1alpha1.gate import Baseline, Gate
-from bessemer_api.v1alpha1.pipeline import AdaptationPipeline, GateSummary, PipelineSpec, Stage
+from bessemer_api.v1alpha1.pipeline import AdaptationPipeline, PipelineSpec, Stage
+from bessemer_api.v1alpha1.promotion import CandidateSummary, NominationSummary
 from bessemer_operator.core.attempts import WorkState
 from bessemer_operator.core.gating import Contest, GateRun, pending, run_gate
 from bessemer_operator.core.jobs import PipelineJobs
@@ -23,37 +27,113 @@ from bessemer_operator.core.lineage import (
     origin,
 )
 from bessemer_operator.core.regression import SUITES, suite_axes, suite_tasks
+from bessemer_operator.core.rollback import rollback_summary
 
 MAX_MOVES = 10
 """How often a gate is run against one head after another because the channel's head moved under it."""
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """The candidate on its way into one channel: there, or waiting until `due`, or promoted by the Job of `state`."""
+
+    channel: str
+    is_there: bool = False
+    record: int = 0
+    at: str = ""
+    due: datetime | None = None
+    state: WorkState | None = None
+    kind: str = ""
+    by: str = ""
+
+    @property
+    def report(self) -> PromoteReport | None:
+        """What the promotion Job reported."""
+        return self.state.report.promote if self.state and self.state.report else None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which candidate the gate judges. `nominee` is empty while it is not known; `message` says why."""
+
+    nominee: str
+    message: str
+    rows: tuple[CandidateSummary, ...] = ()
+    nomination: NominationSummary | None = None
+    wanted: tuple[EvaluationInputs, ...] = ()
+    spared: frozenset[str] = frozenset()
+    """Nodes that only candidates need which can not be judged any more: the others go on without them."""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How far the nominee is on its way into the channels."""
+
+    choice: Choice
+    candidate: str | None = None
+    steps: tuple[Step, ...] = ()
+    waits: tuple[str, str] | None = None
+    """Reason and message, while a person or a time is waited for."""
+    refused: tuple[str, str] | None = None
+    """Reason and message why it is not promoted although its gate does not forbid it."""
+    is_override: bool = False
+    requeue: timedelta | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every channel holds the candidate."""
+        return bool(self.steps) and all(step.is_there for step in self.steps)
+
+    @property
+    def last(self) -> Step | None:
+        """The step that is being taken, or was taken last."""
+        return self.steps[-1] if self.steps else None
+
+
+@dataclass(frozen=True, slots=True)
 class View:
-    """What is known. `jobs` are the states of the pipeline's own Jobs by what they are for."""
+    """What is known. `resolve` and `rollback` are the states of the pipeline's Jobs of these verbs."""
 
     nodes: Mapping[str, Node]
     heads: Mapping[str, ChannelHead]
     gates: Mapping[str, GateRun]
     resolve: WorkState
-    promote: WorkState | None = None
-    candidate: str | None = None
+    rollback: WorkState | None = None
+    release: Release | None = None
+
+    @property
+    def candidate(self) -> str | None:
+        """The checkpoint that is judged for promotion."""
+        return self.release.candidate if self.release else None
 
     @property
     def job_states(self) -> tuple[WorkState, ...]:
         """States of all Jobs of the pipeline that matter now."""
-        own = (self.resolve, *((self.promote,) if self.promote else ()))
-        return (*own, *(state for run in self.gates.values() for state in run.states))
+        own = (self.resolve, *((self.rollback,) if self.rollback else ()))
+        steps = tuple(step.state for step in self.release.steps if step.state) if self.release else ()
+        return (*own, *steps, *(state for run in self.gates.values() for state in run.states))
+
+    @property
+    def measurements(self) -> tuple[EvaluationInputs, ...]:
+        """Every evaluation that is needed: of the gates, and of the choice between candidates."""
+        dev = self.release.choice.wanted if self.release else ()
+        return (*(item for run in self.gates.values() for item in run.wanted), *dev)
 
     @property
     def promotion(self) -> PromoteReport | None:
-        """What the promote Job reported."""
-        return self.promote.report.promote if self.promote and self.promote.report else None
+        """What the last promotion Job reported."""
+        return self.release.last.report if self.release and self.release.last else None
 
     @property
     def baseline_moved(self) -> bool:
         """The channel has another head than the one that was gated against: everything about it is to be read again."""
         return self.promotion is not None and self.promotion.outcome == "BaselineMoved"
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the world has been read; before that nodes and gates are unknown, not absent."""
+        return self.resolve.report is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +146,9 @@ class Scene:
     evaluations: Mapping[str, Evaluation]
     rerun: tuple[str, str] | None = None
     refresh: str = ""
-    heads: Mapping[str, ChannelHead] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """What was said of work that failed for good, by input digest."""
+    rollback: RollbackTask | None = None
 
     @property
     def spec(self) -> PipelineSpec:
@@ -75,9 +157,10 @@ class Scene:
 
 
 def look(scene: Scene, epoch: int) -> View:
-    """All that is known; `epoch` counts how often the channel's head moved under a gate of this generation."""
-    salt = f"{scene.pipeline.metadata.generation}/{scene.refresh}/{epoch}"
-    resolve, _ = scene.jobs.run("resolve", resolve_task(scene.spec), salt)
+    """All that is known but the promotion; `epoch` counts how often the head moved under a gate of this generation."""
+    going_back = replace(scene.jobs, suspend=False)  # a rollback does not wait for a pipeline that is suspended
+    rollback = going_back.run("rollback", scene.rollback)[0] if scene.rollback is not None else None
+    resolve, _ = scene.jobs.run("resolve", resolve_task(scene.spec), _salt(scene, rollback, epoch))
     report = resolve.report.resolve if resolve.report else None
     contents = report.contents if report else {}
     heads = report.channels if report else {}
@@ -91,7 +174,15 @@ def look(scene: Scene, epoch: int) -> View:
         for stage in scene.spec.stages
         if (run := _stage_gate(scene, heads, stage, nodes[stage.name].output or "", nodes)) is not None
     }
-    return _with_promotion(scene, View(nodes, heads, gates, resolve))
+    return View(nodes, heads, gates, resolve, rollback)
+
+
+def _salt(scene: Scene, rollback: WorkState | None, epoch: int) -> str:
+    """What makes a look at the world a new one. After a rollback the heads are others than before."""
+    summary = rollback_summary(scene.rollback, rollback, scene.pipeline.status.rollback)
+    known = summary if summary is not None and summary.record else scene.pipeline.status.rollback
+    after = f"/{known.channel}-{known.record}" if known is not None and known.record else ""
+    return f"{scene.pipeline.metadata.generation}/{scene.refresh}/{epoch}{after}"
 
 
 def resolve_task(spec: PipelineSpec) -> ResolveTask:
@@ -124,40 +215,53 @@ def _stage_gate(
     if stage.gate is None:
         return None
     gate = find_gate(scene.spec, stage.gate)
-    return _judge(scene, heads, gate, (stage.name, output), nodes)
+    return judge(scene, heads, gate, (stage.name, output), nodes)
 
 
-def _judge(
-    scene: Scene,
+def judge(
+    scene: Scene, heads: Mapping[str, ChannelHead], gate: Gate, judged: tuple[str, str], nodes: Mapping[str, Node]
+) -> GateRun:
+    """Run a gate about (name, checkpoint), as far as it can be run."""
+    contest = find_contest(scene.spec, heads, gate, judged, nodes)
+    if contest is None:
+        return GateRun(pending(gate, "Waiting", "waits for the checkpoints and the bank"))
+    return run_gate(contest, scene.evaluations, scene.jobs)
+
+
+def find_contest(
+    spec: PipelineSpec,
     heads: Mapping[str, ChannelHead],
     gate: Gate,
     judged: tuple[str, str],
     nodes: Mapping[str, Node],
-) -> GateRun:
+) -> Contest | None:
+    """Who is compared with whom; None while a checkpoint or the bank is missing."""
     name, candidate = judged
-    baseline = _baseline(scene.spec, gate.baseline, name, nodes, heads)
-    bank = bank_of(scene.spec, gate)
-    items = nodes[bank_node(bank)].output
+    baseline = _baseline(spec, gate.baseline, name, nodes, heads)
+    items = nodes[bank_node(bank_of(spec, gate))].output
     suites = nodes.get(bank_node(SUITES)) if SUITES in gate.vetoes else None
-    if not candidate or baseline is None or items is None or (suites and not suites.output):
-        return GateRun(pending(gate, "Waiting", "waits for the checkpoints and the bank"))
+    also = {other: nodes[other].output for other in gate.also_against}
+    known = {other: output for other, output in also.items() if output is not None}
+    is_waiting = len(known) < len(also) or (suites is not None and not suites.output)
+    if not candidate or baseline is None or items is None or is_waiting:
+        return None
     head = heads.get(gate.baseline.channel or "", ChannelHead())
     names = {axis.name for axis in gate.axes}
     used = [nodes[item] for item in sorted(ancestors(nodes, name))]
-    contest = Contest(
+    return Contest(
         gate=gate,
-        axes=measures(scene.spec, gate),
+        axes=measures(spec, gate),
         bank=items,
         candidate=candidate,
         baseline=baseline,
         anchors={axis: digest for axis, digest in head.anchors.items() if axis in names},
         training_data=tuple(node.output for node in used if node.method == "prepare" and node.output),
         suites=(suites.output or "") if suites else "",
-        suite_axes=suite_axes(scene.spec.evaluation),
+        suite_axes=suite_axes(spec.evaluation),
+        also=known,
         channel=gate.baseline.channel,
         record=head.record,
     )
-    return run_gate(contest, scene.evaluations, scene.jobs)
 
 
 def find_gate(spec: PipelineSpec, name: str) -> Gate:
@@ -194,60 +298,6 @@ def _baseline(
         return None
     other = baseline.or_else
     return head.digest or (nodes[other.stage or BASE].output if other else None)
-
-
-def _with_promotion(scene: Scene, view: View) -> View:
-    promotion = scene.spec.promotion
-    if promotion is None:
-        return view
-    name = promotion.candidates[0]
-    node = view.nodes[name]
-    gate = find_gate(scene.spec, promotion.gate)
-    channel = promotion.channels[0].name
-    head = view.heads.get(channel, ChannelHead())
-    if node.output is None or node.held:
-        waiting = GateRun(pending(gate, "Waiting", node.held or f"waits for {name}"))
-        return _and(view, gate, waiting)
-    if head.digest == node.output:
-        run = GateRun(_already_promoted(scene, gate, channel, head))
-        return _and(view, gate, run, candidate=node.output)
-    run = _judge(scene, view.heads, gate, (name, node.output), view.nodes)
-    promote = None
-    if run.summary.verdict == "Passed" and run.summary.evidence_digest is not None:
-        promote, _ = scene.jobs.run("promote", _promote_task(scene, run, channel, head))
-    return _and(view, gate, run, candidate=node.output, promote=promote)
-
-
-def _and(
-    view: View, gate: Gate, run: GateRun, *, candidate: str | None = None, promote: WorkState | None = None
-) -> View:
-    return View(view.nodes, view.heads, {**view.gates, gate.name: run}, view.resolve, promote, candidate)
-
-
-def _already_promoted(scene: Scene, gate: Gate, channel: str, head: ChannelHead) -> GateSummary:
-    """The verdict under which the head was promoted, where the status still knows it; else just that it was."""
-    for known in scene.pipeline.status.gates:
-        if known.name == gate.name and known.verdict == "Passed" and known.candidate == head.digest:
-            return known
-    message = f"channel {channel} holds this checkpoint since record {head.record}"
-    return GateSummary(
-        name=gate.name, verdict="Passed", reason="AlreadyPromoted", message=message, candidate=head.digest
-    )
-
-
-def _promote_task(scene: Scene, run: GateRun, channel: str, head: ChannelHead) -> Model:
-    metadata = scene.pipeline.metadata
-    return PromoteTask(
-        channel=channel,
-        candidate=run.summary.candidate or "",
-        record=head.record,
-        gate=run.summary.name,
-        evidence=run.summary.evidence_digest or "",
-        wins=list(run.wins),
-        pipeline=f"{metadata.namespace}/{metadata.name}",
-        pipeline_uid=metadata.uid,
-        by="bessemer",
-    )
 
 
 def evaluations_by_digest(evaluations: tuple[Evaluation, ...]) -> dict[str, Evaluation]:

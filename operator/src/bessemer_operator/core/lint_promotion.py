@@ -1,0 +1,75 @@
+"""Lint rules about promotion: candidates, channels, approval, and what a choice between candidates needs."""
+
+from collections.abc import Iterator
+
+from bessemer_api.v1alpha1.gate import Gate
+from bessemer_api.v1alpha1.pipeline import PipelineSpec
+from bessemer_api.v1alpha1.promotion import Promotion
+from bessemer_operator.core.findings import Finding, Path, error, unknown, warning
+from bessemer_operator.core.lineage import BASE
+from bessemer_operator.core.lint_gates import bank_for, checkpoint_names
+
+PATH: Path = ("spec", "promotion")
+
+
+def promotion_findings(spec: PipelineSpec) -> list[Finding]:
+    """All findings about the promotion, and about gates that only a promotion can follow."""
+    found = list(_asks_nobody(spec))
+    promotion = spec.promotion
+    if promotion is None:
+        return found
+    found += [*_candidates(spec, promotion), *_twice(promotion)]
+    gates = {gate.name: gate for gate in spec.gates}
+    gate = gates.get(promotion.gate)
+    if gate is None:
+        return [*found, unknown((*PATH, "gate"), "gate", promotion.gate, gates, "declare it in spec.gates")]
+    return [*found, *_release_gate(gate, promotion), *_dev_items(spec, gate, promotion)]
+
+
+def _candidates(spec: PipelineSpec, promotion: Promotion) -> Iterator[Finding]:
+    known = [*checkpoint_names(spec), *([BASE] if spec.base else [])]
+    for index, name in enumerate(promotion.candidates):
+        if name not in known:
+            fix = "name a stage that trains a model, or a merge"
+            yield unknown((*PATH, "candidates", index), "candidate", name, known, fix)
+
+
+def _twice(promotion: Promotion) -> Iterator[Finding]:
+    channels = [channel.name for channel in promotion.channels]
+    for where, names in (("candidates", promotion.candidates), ("channels", channels)):
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                path: Path = (*PATH, where, index, "name") if where == "channels" else (*PATH, where, index)
+                yield error(path, "DuplicateName", f'"{name}" is here twice', "remove one")
+
+
+def _release_gate(gate: Gate, promotion: Promotion) -> Iterator[Finding]:
+    if gate.mode == "observe":
+        message = f"gate {gate.name} only observes; nothing is promoted without a gate that decides"
+        yield error((*PATH, "gate"), "GateObserves", message, "set its mode to enforce")
+    last = promotion.channels[-1].name
+    if gate.baseline.channel != last:
+        message = f"gate {gate.name} does not compare with what channel {last} holds"
+        fix = f"set its baseline to {{channel: {last}, orElse: ...}}"
+        yield warning((*PATH, "gate"), "IncumbentNotCompared", message, fix)
+
+
+def _dev_items(spec: PipelineSpec, gate: Gate, promotion: Promotion) -> Iterator[Finding]:
+    """Several candidates are chosen between on dev items, on every axis of the gate."""
+    bank = bank_for(spec, gate)
+    if len(promotion.candidates) < 2 or bank is None or bank.dev > 0:
+        return
+    index = spec.evaluation.banks.index(bank)
+    message = f"{len(promotion.candidates)} candidates are chosen between on dev items, but bank {bank.name} has none"
+    fix = "set its `dev` (as many as for gating is a good number), or name one candidate"
+    yield error(("spec", "evaluation", "banks", index, "dev"), "NoDevItems", message, fix)
+
+
+def _asks_nobody(spec: PipelineSpec) -> Iterator[Finding]:
+    """Only what is promoted can be approved."""
+    release = spec.promotion.gate if spec.promotion else None
+    for index, gate in enumerate(spec.gates):
+        if gate.name != release and gate.on_inconclusive.then == "requireApproval":
+            path: Path = ("spec", "gates", index, "onInconclusive", "then")
+            message = f"gate {gate.name} is not the gate of the promotion, so nobody can approve what it can not show"
+            yield error(path, "NothingToApprove", message, "remove onInconclusive")

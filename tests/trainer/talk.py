@@ -25,10 +25,10 @@ from tests.trainer.zygote import Zygote
 
 LENGTH = 32
 QUESTIONS = [
-    {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": f"{after} {word}"}]}
+    {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": after}]}
     for word, after in pairwise(WORDS)
 ]
-"""Each word is answered by the one that follows it, and itself: a tiny model learns that by heart."""
+"""Each word is answered by the one that follows it: a tiny model learns that by heart."""
 
 
 @dataclass

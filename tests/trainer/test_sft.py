@@ -29,7 +29,7 @@ def mixture(talk: Talk) -> str:
 
 @pytest.fixture(scope="module")
 def tuned(talk: Talk, mixture: str) -> Pod:
-    train = {"maxSteps": 120, "learningRate": 1e-2, "weightDecay": 0, "neftuneAlpha": 1}
+    train = {"maxSteps": 200, "learningRate": 1e-2, "weightDecay": 0, "minLearningRateRatio": 0}
     return talk.run("tuned", "sft", mixture, train=train, deepspeed={"microBatchSize": 4})
 
 
@@ -44,7 +44,7 @@ def test_answers_are_learned_and_the_model_stops(talk: Talk, tuned: Pod) -> None
     folder = talk.store.fetch(str(tuned.report().output_digest))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    right = 0
+    right = stopped = 0
     for row in QUESTIONS:
         question, answer = row["messages"]
         ids = tokenizer.apply_chat_template(
@@ -52,15 +52,17 @@ def test_answers_are_learned_and_the_model_stops(talk: Talk, tuned: Pod) -> None
         )
         made = model.generate(**ids, max_new_tokens=16, do_sample=False)[0, ids["input_ids"].shape[1] :]
         right += tokenizer.decode(made) == f" {answer['content']}{tokenizer.eos_token}"
-    assert right >= len(QUESTIONS) - 1
+        stopped += int(made[-1]) == tokenizer.eos_token_id
+    assert stopped == len(QUESTIONS)
+    assert right >= 0.75 * len(QUESTIONS)
     losses = [line["loss"] for line in lines_of(talk.store, "tuned")]
-    assert losses[-1] < 0.3 < losses[0]
-    assert tuned.report().metrics["holdoutLoss"] < 0.3, "what is held out here was also trained on"
+    assert losses[-1] < 0.5 < losses[0]
+    assert tuned.report().metrics["holdoutLoss"] < 0.7, "what is held out here was also trained on"
 
 
 def test_the_checkpoint_carries_the_template_of_its_mixture(talk: Talk, mixture: str, tuned: Pod) -> None:
     start, result = (talk.store.fetch(digest) for digest in (talk.start, str(tuned.report().output_digest)))
-    assert load_template("fromModel", start) is None
+    assert not (start / "chat_template.jinja").exists()
     template = load_template("fromModel", result)
     assert template
     assert template.digest == talk.store.manifest(mixture).meta["chatTemplateDigest"]
@@ -225,24 +227,23 @@ def test_noise_is_as_published_and_by_document() -> None:
     assert noise.std(dim=-1).numpy() == pytest.approx((bound / 3**0.5).numpy(), rel=0.15)
 
 
-def test_padding_is_told_by_its_place_not_by_its_id(talk: Talk) -> None:
-    """A tokenizer without a padding token: the end-of-text token pads, and is trained where it ends an answer."""
+def test_a_tokenizer_that_pads_with_its_end_still_teaches_the_end(talk: Talk) -> None:
+    """TRL falls back to this; where labels are masked by the padding's id the model then never learns to stop."""
     import json
 
-    folder = talk.folder / "without-pad"
+    from bessemer_trainer.token_cache import load_vocabulary
+
+    folder = talk.folder / "pads-with-end"
     shutil.copytree(talk.store.fetch(talk.start), folder)
     (folder / "manifest.json").unlink()
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         document = json.loads((folder / name).read_bytes())
-        del document["pad_token"]
-        (folder / name).write_text(json.dumps(document))
+        (folder / name).write_text(json.dumps({**document, "pad_token": document["eos_token"]}))
     start = talk.store.publish(folder, "checkpoint", {})
-    data = talk.examples("without-pad-qa", start)
-    shards = open_shards(talk.store.fetch(data), LENGTH)
-    end = int(shards.tokens[shards.documents == 0][0])
+    shards = open_shards(talk.store.fetch(talk.examples("pads-with-end-qa", start)), LENGTH)
+    is_end = shards.tokens == load_vocabulary(folder).end
     assert shards.targets is not None
-    assert np.all(shards.tokens[shards.documents == 0] == end)
-    is_end = (shards.tokens == end) & (shards.documents != 0)
     assert is_end.sum() == len(QUESTIONS)
     assert np.all(shards.targets[is_end] == 1)
+    assert np.all(shards.documents[is_end] != 0)
     assert not np.any(shards.targets[shards.documents == 0])

@@ -123,14 +123,26 @@ def test_what_was_read_beats_what_was_declared() -> None:
     assert the_stage(stage("a"), known=Known(base=small)).shape == small
 
 
-def test_lora_trains_little_and_needs_no_reference_model() -> None:
+def test_lora_trains_little() -> None:
     lora = {"lora": {"r": 16, "targets": ["q_proj", "v_proj"]}}
     found, full = the_stage(stage("a", "dpo", "pairs", train=lora)), the_stage(stage("a", "dpo", "pairs"))
     assert found.layout is not None and found.memory is not None and full.memory is not None
     assert found.layout.trained == 32 * 16 * (4096 + 4096 + 4096 + 1024)
-    assert (found.memory.reference, full.memory.reference) == (0, 2 * NAMED["llama-3.1-8b"].parameters)
     assert found.memory.optimizer * 100 < full.memory.optimizer
     assert found.seconds is not None and full.seconds is not None and found.seconds < full.seconds
+
+
+def test_the_reference_of_dpo_is_asked_once_and_the_judges_of_grpo_stay() -> None:
+    model = NAMED["llama-3.1-8b"].parameters
+    pairs = the_stage(stage("a", "dpo", "pairs"))
+    assert pairs.memory is not None and pairs.memory.copies == 0
+    plain = the_stage(stage("a", "orpo", "pairs"))
+    assert pairs.seconds is not None and plain.seconds is not None
+    assert pairs.seconds / plain.seconds == pytest.approx(1 + 1 / 3 / 2)  # forward once in two epochs of three forwards
+    judge = stage("judge", "reward", "pairs", **{"from": "base"})
+    for extra, copies in (({}, 1), ({"reward": "judge"}, 2)):
+        found = the_stage(judge, stage("a", "grpo", "papers", **{"from": "base"}, **extra, train=STEPS))
+        assert found.memory is not None and found.memory.copies == copies * 2 * model
 
 
 def test_bf16_without_zero_runs_as_stage_1() -> None:

@@ -81,3 +81,16 @@ def test_items_needed_give_the_power_that_was_asked_for():
 def test_power_refuses_an_effect_larger_than_the_discordance():
     with pytest.raises(ValueError, match=r"effect 0\.3 on knowledge"):
         gate_power(a_gate(), {"knowledge": 0.3})
+
+
+def test_the_worked_numbers_of_choosing_a_gate():
+    page = (DOCS.parent / "choosing-a-gate.md").read_text()
+    for items in (100, 300, 600, 1200):
+        assert f"| {items} | {designed_margin(a_gate(looks=[items])):.3f} |" in page
+    for effect in (0.1, 0.05):
+        truth = Truth(dict.fromkeys(NAMES[:3], effect))
+        asked = {(part.axis, part.asks): part.items for part in parts(a_gate(), truth)}
+        assert f"| a win, when the truth is +{effect:.2f} | {asked['knowledge', 'win']} |" in page
+        assert f"| to hold, when the truth is 0 | {asked['creative', 'hold']} |" in page
+        passes, needed = simulate(a_gate(), truth)[-1], items_needed(a_gate(), truth)
+        assert f"| +{effect:.2f} each | {passes:.0%} | {needed} |" in page

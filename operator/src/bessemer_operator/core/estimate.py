@@ -11,7 +11,13 @@ from dataclasses import dataclass, field, replace
 from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
 from bessemer_api.v1alpha1.train import Grpo
 from bessemer_operator.core.accelerators import Device, device_of
-from bessemer_operator.core.cost import SECONDS_PER_HOUR, Passes, operations_per_token, training_seconds
+from bessemer_operator.core.cost import (
+    SECONDS_PER_HOUR,
+    Passes,
+    operations_per_token,
+    reading_operations,
+    training_seconds,
+)
 from bessemer_operator.core.lineage import BASE, ordered_work, origin
 from bessemer_operator.core.memory import Layout, Memory, estimate_memory
 from bessemer_operator.core.merges import all_merges, made_from, parents_of
@@ -20,8 +26,8 @@ from bessemer_operator.core.shapes import Shape, from_base_shape, from_model_sha
 
 PAIRS = frozenset({"dpo", "orpo", "kto", "reward"})
 """Methods whose examples are pairs of answers."""
-REFERENCED = frozenset({"dpo", "kto", "grpo"})
-"""Methods that compare with a frozen reference policy."""
+ASKED_ONCE = frozenset({"dpo", "kto"})
+"""Methods whose reference policy reads every pair once, before training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,10 @@ def _stage(spec: PipelineSpec, stage: Stage, profiles: Mapping[str, Profile], kn
     ranks = stage.nodes * profile.ranks
     seconds = None
     if shape is not None and tokens is not None and device is not None:
-        seconds = training_seconds(tokens * operations_per_token(shape, layout.length, passes_of(stage)), ranks, device)
+        operations = tokens * operations_per_token(shape, layout.length, passes_of(stage))
+        if stage.method in ASKED_ONCE and stage.train is not None:
+            operations += tokens / max(1.0, stage.train.epochs or 1.0) * reading_operations(shape, layout.length)
+        seconds = training_seconds(operations, ranks, device)
     hours = None if seconds is None else seconds * stage.nodes * profile.gpus / SECONDS_PER_HOUR
     return StageEstimate(
         name=stage.name,
@@ -156,7 +165,7 @@ def layout_of(stage: Stage, profile: Profile, shape: Shape | None) -> Layout:
         value_bytes=2 if is_bf16 else 4,
         checkpointing=train is not None and train.gradient_checkpointing,
         trained=shape.lora_parameters(lora.r, lora.targets) if lora and shape else None,
-        reference=has_reference(stage),
+        copies=copies_of(stage),
     )
 
 
@@ -167,9 +176,14 @@ def rows_of(stage: Stage) -> int:
     return 2 if stage.method in PAIRS else 1
 
 
-def has_reference(stage: Stage) -> bool:
-    """Whether a frozen reference policy is read. With LoRA it is the model itself with its updates switched off."""
-    return stage.method in REFERENCED and not (stage.train and stage.train.lora)
+def copies_of(stage: Stage) -> int:
+    """Frozen models that stay in memory: grpo's reward model, and its reference policy where beta weighs it.
+
+    The reference of dpo and kto is asked once, before training, and its answers are kept.
+    """
+    if stage.method != "grpo" or stage.train is None:
+        return 0
+    return (stage.reward is not None) + (stage.train.beta > 0)
 
 
 def passes_of(stage: Stage) -> Passes:
@@ -178,7 +192,7 @@ def passes_of(stage: Stage) -> Passes:
     return Passes(
         weights=train is None or train.lora is None,
         recompute=train is not None and train.gradient_checkpointing,
-        reference=stage.method in REFERENCED,
+        reference=copies_of(stage) > 0,
     )
 
 

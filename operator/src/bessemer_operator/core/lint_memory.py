@@ -54,7 +54,7 @@ def _on_the_gpu(stage: StageEstimate, path: Path) -> Iterator[Finding]:
     message = f"about {memory.total / GIB:.1f} GiB on each {device.name} of profile {stage.profile}, which has "
     message += f"{device.memory / GIB:.1f} GiB ({parts_text(memory)})"
     fix = advice(stage, usable) or "take a profile with more memory, more nodes at zeroStage 3, or a smaller model"
-    if memory.states + memory.reference > device.memory:
+    if memory.states + memory.copies > device.memory:
         yield error((*path, "deepspeed"), "DoesNotFit", f"this can not fit: {message}", fix)
     else:
         yield warning((*path, "deepspeed"), "MayNotFit", f"this may not fit: {message}", fix)
@@ -67,7 +67,7 @@ def parts_text(memory: Memory) -> str:
         "gradients": memory.gradients,
         "optimizer": memory.optimizer,
         "gathered weights": memory.gathered,
-        "reference model": memory.reference,
+        "frozen models": memory.copies,
         "activations": memory.activations,
         "logits": memory.logits,
         "buckets": memory.buckets,

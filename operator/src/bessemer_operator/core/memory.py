@@ -25,7 +25,8 @@ HOST_BUFFER = 1.5
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How a stage is spread. `rows`: sequences in one forward pass; `trained`: parameters that get gradients (None:
-    all); `reference`: a frozen copy of the model stands beside it; `value_bytes`: 2 for bf16, 4 for fp32.
+    all); `copies`: frozen models of this size that every rank holds whole beside it (of a reference, a reward);
+    `value_bytes`: 2 for bf16, 4 for fp32.
     """
 
     ranks: int
@@ -36,7 +37,7 @@ class Layout:
     value_bytes: int = 2
     checkpointing: bool = False
     trained: int | None = None
-    reference: bool = False
+    copies: int = 0
     offload: Offload = "none"
 
     @property
@@ -53,7 +54,7 @@ class Memory:
     gradients: float
     optimizer: float
     gathered: float
-    reference: float
+    copies: float
     activations: float
     logits: float
     buckets: float
@@ -67,21 +68,19 @@ class Memory:
     @property
     def total(self) -> float:
         """All of it."""
-        return self.states + self.reference + self.activations + self.logits + self.buckets
+        return self.states + self.copies + self.activations + self.logits + self.buckets
 
 
 def estimate_memory(shape: Shape, layout: Layout) -> Memory:
     """Memory of one rank. Bytes, decimal."""
     parameters, gradients, optimizer = _states(shape, layout)
-    is_on_host = layout.offload == "all" and layout.zero == 3
-    share = layout.ranks if layout.zero == 3 else 1
     tokens = layout.rows * layout.length
     return Memory(
         parameters=parameters,
         gradients=gradients,
         optimizer=optimizer,
         gathered=4 * shape.largest_module if layout.zero == 3 else 0,
-        reference=layout.value_bytes * shape.parameters / share if layout.reference and not is_on_host else 0,
+        copies=layout.copies * layout.value_bytes * shape.parameters,
         activations=tokens * activation_bytes(shape, layout),
         logits=logit_bytes(shape, tokens),
         buckets=2 * BUCKET_ELEMENTS * layout.value_bytes if layout.ranks > 1 else 0,

@@ -93,4 +93,4 @@ def test_the_worked_numbers_of_choosing_a_gate():
         assert f"| a win, when the truth is +{effect:.2f} | {asked['knowledge', 'win']} |" in page
         assert f"| to hold, when the truth is 0 | {asked['creative', 'hold']} |" in page
         passes, needed = simulate(a_gate(), truth)[-1], items_needed(a_gate(), truth)
-        assert f"| +{effect:.2f} each | {passes:.0%} | {needed} |" in page
+        assert f"| +{effect:.2f} each | {100 * passes:.0f} % | {needed} |" in page

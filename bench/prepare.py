@@ -125,15 +125,16 @@ _PASSES: dict[str, dict[str, Any]] = {
 
 def _our_minhash(texts: list[str]) -> tuple[list[bool], float]:
     from bessemer_api.v1alpha1.data import MinHash
-    from bessemer_trainer.dedupe import NearDuplicates
+    from bessemer_trainer.dedupe import NearDuplicates, band_keys
     from bessemer_trainer.ngrams import hash_words, normalise
 
     start = time.process_time()
-    near = NearDuplicates(MinHash.model_validate({}))
+    options = MinHash.model_validate({})
+    near = NearDuplicates(options)
     flags: list[bool] = []
     for first in range(0, len(texts), 256):
         words = hash_words([normalise(text) for text in texts[first : first + 256]])
-        flags += near.add(words.hashes).tolist()
+        flags += near.add(band_keys(words.hashes, options)).tolist()
     return flags, time.process_time() - start
 
 

@@ -86,7 +86,8 @@ class Metrics:
             is_new = known.get(item["name"]) != (item["verdict"], item.get("candidate"), item["look"])
             if item["verdict"] != "Pending" and is_new:
                 self.gates.labels(item["name"], item["verdict"]).inc()
-        if _reason(after, "Promoted") == "Promoted" and _reason(before, "Promoted") != "Promoted":
+        done = {"Promoted", "PromotedByOverride"}
+        if _reason(after, "Promoted") in done and _reason(before, "Promoted") not in done:
             self.promotions.inc()
         ended = self._ended.pop(obj["metadata"].get("uid", ""), None) if plan.create or plan.apply else None
         if ended is not None:

@@ -96,6 +96,8 @@ class RegressionSuite(Model):
 
     uri: Uri = Field(description="JSONL file of cases: prompt and verifier. Data is never decontaminated against them.")
     sha256: Digest | None = Field(None, description="Expected digest of the file; a different content is refused.")
+    prompt: Literal["plain", "chat"] | None = Field(None, description="How cases are shown, as in evaluation.axes.")
+    max_new_tokens: int | None = Field(None, ge=1, le=16384, description="Longest answer in tokens; default: 128.")
 
 
 class Bank(Model):

@@ -19,7 +19,10 @@ def suite_tasks(evaluation: PipelineEvaluation) -> dict[str, BankTask]:
 
 def suite_axes(evaluation: PipelineEvaluation) -> tuple[Axis, ...]:
     """One axis a suite; every case carries its verifier."""
-    return tuple(Axis(name=name, task=_TASK) for name in suite_tasks(evaluation))
+    suites = zip(suite_tasks(evaluation), evaluation.regression, strict=True)
+    return tuple(
+        Axis(name=name, task=_TASK, prompt=suite.prompt, max_new_tokens=suite.max_new_tokens) for name, suite in suites
+    )
 
 
 def suite_stage(evaluation: PipelineEvaluation, content: str) -> StageInputs:

@@ -205,10 +205,10 @@ class PromoteReport(Model):
 
 
 class MergeTask(Model):
-    """Merge the parents. `names` are for messages alone; where there are none, digests name the parents."""
+    """Merge the parents. `names` (of the parents, then of the base) are for messages alone; else digests name them."""
 
     inputs: MergeInputs
-    names: list[Name] = Field(default_factory=list, max_length=16)
+    names: list[Name] = Field(default_factory=list, max_length=17)
 
 
 class RollbackTask(Model):

@@ -14,18 +14,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.tokenizer_files import TOKENIZER_FILES, copy_tokenizer
 
 CHAT_TEMPLATE = "chat_template.jinja"
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    CHAT_TEMPLATE,
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
+__all__ = [
+    "CHAT_TEMPLATE",
+    "TOKENIZER_FILES",
+    "copy_chat_template",
+    "copy_tokenizer",
+    "write_checkpoint",
+    "write_config",
+]
 
 
 def write_checkpoint(folder: Path, model: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype | None) -> int:
@@ -58,13 +57,6 @@ def write_config(folder: Path, model: Any, dtype: torch.dtype | None) -> None:  
 def _write_json(path: Path, document: dict[str, Any]) -> None:
     kept = {key: value for key, value in document.items() if key not in ("transformers_version", "_name_or_path")}
     path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files from one artifact to the folder of another."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
 
 
 def copy_chat_template(mixture: Path, target: Path) -> None:

@@ -216,7 +216,7 @@ class MergeSpec(Model):
         json_schema_extra=immutable("spec.inputDigest is immutable"),
     )
     parent_names: list[Name] = Field(
-        default_factory=list, max_length=16, description="Names of the parents, for messages; else their digests."
+        default_factory=list, max_length=17, description="Names of the parents, then of the base, for messages."
     )
     profile: Name = Field("default", description="Profile of the pods.")
     limits: Limits = Field(default_factory=lambda: Limits.model_validate({}), description="When to give up.")

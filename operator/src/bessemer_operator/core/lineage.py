@@ -21,7 +21,7 @@ from bessemer_api.v1alpha1.stage import (
     PrepareInputs,
     StageInputs,
 )
-from bessemer_operator.core.merges import BASE_NODE, all_merges, made_from, merge_inputs, parents_of
+from bessemer_operator.core.merges import BASE_NODE, all_merges, made_from, merge_inputs, names_of
 from bessemer_operator.core.regression import SUITES, suite_stage
 
 BASE = BASE_NODE
@@ -51,7 +51,7 @@ class Node:
     def settings(self) -> dict[str, object]:
         """Fields of a StageSpec or MergeSpec that are not part of the identity."""
         if self.merge is not None:
-            return {"limits": self.merge.limits, "parent_names": parents_of(self.merge)}
+            return {"limits": self.merge.limits, "parent_names": names_of(self.merge)}
         if self.stage is None:
             return {}
         settings: dict[str, object] = {"limits": self.stage.limits}

@@ -54,10 +54,14 @@ def parents_of(merge: Merge) -> list[str]:
     return [parent_name(parent) for parent in merge.parents]
 
 
+def names_of(merge: Merge) -> list[str]:
+    """Names of the parents, then of the common ancestor, as a MergeJob lists them."""
+    return [*parents_of(merge), *([parent_name(merge.base)] if merge.base else [])]
+
+
 def made_from(merge: Merge) -> list[str]:
     """Names of all checkpoints that a merge needs: its parents, and the ancestor of task vectors."""
-    ancestor = [parent_name(merge.base)] if merge.base else []
-    return list(dict.fromkeys([*parents_of(merge), *ancestor]))
+    return list(dict.fromkeys(names_of(merge)))
 
 
 def merge_inputs(spec: PipelineSpec, merge: Merge, output: Callable[[str], str | None]) -> MergeInputs | None:

@@ -99,6 +99,9 @@ class CompareTask(Model):
     channel: Name | None = Field(None, description="Channel whose tries are counted; absent for a stage gate.")
     record: int = Field(0, description="Head of the channel when the gate started; tries count from there.")
     also: dict[Name, AlsoArm] | None = Field(None, description="Further comparisons that must hold.")
+    part: Literal["dev"] | None = Field(
+        None, description="Dev items, which compare merges with their parents and count no try; else gate items."
+    )
     vetoes: list[Veto] = Field(default_factory=list)
     training_data: list[Digest] = Field(default_factory=list, description="Prepared data that the candidate saw.")
     regression: list[Digest] | None = Field(

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bessemer_api.job import EXIT_PERMANENT, RunSpec
+from bessemer_api.job import EXIT_PERMANENT, CompareTask, RunSpec
 from tests.api.documents import PIPELINE, edited
 from tests.operator.core.test_merges import MERGE, MERGED
 from tests.support.world import Ending, World, digest_of, failure, memory_folder
@@ -37,6 +37,48 @@ async def test_a_merge_and_its_control_are_built_and_the_merge_is_promoted(world
     promoted = [item.candidate for item in world.store.channels["prod"]]
     assert promoted == [merge["status"]["outputDigest"]] == [digest_of("out", merge["spec"]["inputDigest"])]
     assert (await world.condition("Ready"))[0] == "True"
+
+
+async def synergy(world: World) -> tuple[str, str]:
+    (found,) = (await world.pipeline())["status"]["merges"]
+    return found["synergy"], found["message"]
+
+
+@pytest.mark.parametrize(("verdict", "expected"), [("pass", "shown"), ("unclear", "none"), ("worse", "none")])
+async def test_synergy_is_stated_from_comparisons_that_count_no_try(world: World, verdict: str, expected: str) -> None:
+    seen: list[CompareTask] = []
+
+    def script(spec: RunSpec, name: str) -> None:
+        seen.extend([spec.compare] if spec.compare and spec.compare.gate == "slerp" else [])
+
+    world.node.script = script
+    world.store.verdicts = {("slerp", 1): verdict}
+    await world.settle()
+    assert (await synergy(world))[0] == expected
+    assert {(task.part, task.channel) for task in seen} == {("dev", None)}
+    others = {(await world.stage(name))["status"]["outputDigest"] for name in ("slerp-linear", *PARENTS)}
+    assert {task.baseline.checkpoint for task in seen} == others
+    assert {task.candidate.checkpoint for task in seen} == {(await world.stage("slerp"))["status"]["outputDigest"]}
+    assert (await world.condition("Promoted"))[0] == "True"
+
+
+async def test_two_parents_that_are_one_checkpoint_never_show_synergy(world: World) -> None:
+    twins = {f"{MERGE}.parents": [{"stage": "cpt"}, {"stage": "cpt"}]}
+    world.store.verdicts = {("slerp", 1): "pass"}
+    await world.apply(edited(PIPELINE, {**MERGED, **twins}))
+    await world.settle()
+    assert await synergy(world) == ("none", "the parents are one and the same checkpoint")
+
+
+async def test_a_comparison_that_failed_states_nothing_and_stops_nothing(world: World) -> None:
+    def script(spec: RunSpec, name: str) -> Ending | None:
+        is_ours = spec.compare is not None and spec.compare.gate == "slerp"
+        return failure(spec, EXIT_PERMANENT, "NotComparable", "no spread") if is_ours else None
+
+    world.node.script = script
+    await world.settle()
+    assert (await synergy(world))[0] == "error"
+    assert (await world.condition("Promoted"))[0] == "True"
 
 
 async def test_a_merge_runs_as_a_job_of_one_pod_with_its_verb(world: World) -> None:

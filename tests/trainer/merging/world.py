@@ -48,7 +48,10 @@ class Family:
         return load_file(self.store().fetch(digest) / "model.safetensors")
 
     def inputs(self, method: str = "slerp", **fields: Any) -> MergeInputs:
-        given = {"parents": [self.left, self.right], **({"t": [{"value": [0.5]}]} if method in {"linear", "slerp", "nuslerp"} else {})}
+        given = {
+            "parents": [self.left, self.right],
+            **({"t": [{"value": [0.5]}]} if method in {"linear", "slerp", "nuslerp"} else {}),
+        }
         return MergeInputs.model_validate({"method": method, **given, **fields})
 
     def context(self, inputs: MergeInputs, names: list[str] | None = None) -> Context:
@@ -121,7 +124,9 @@ def build_family(root: Path) -> Family:
     held = root / "held"
     held.mkdir()
     (held / "documents.jsonl").write_text("")
-    (held / "holdout.jsonl").write_text("".join(json.dumps({"id": str(n), "text": line}) + "\n" for n, line in enumerate(lines[20:40])))
+    (held / "holdout.jsonl").write_text(
+        "".join(json.dumps({"id": str(n), "text": line}) + "\n" for n, line in enumerate(lines[20:40]))
+    )
     return Family(root, f"file://{root}/store", **digests, held_out=store.publish(held, "data", {}))
 
 

@@ -46,7 +46,7 @@ def read_arm(store: Store, task: CompareTask, arm: Arm) -> Results:
 
 
 def _settings(manifest: Manifest, digest: str, task: CompareTask, arm: Arm) -> Mapping[str, Any]:
-    """Settings of one range; they must be of this checkpoint, this bank's gate part and these axes."""
+    """Settings of one range; they must be of this checkpoint, the task's part of this bank and these axes."""
     settings = manifest.meta.get("settings")
     if manifest.kind != "evaluation" or not isinstance(settings, dict):
         raise PermanentError("WrongKind", f"{digest} is an artifact of kind {manifest.kind}; expected evaluation")
@@ -55,7 +55,7 @@ def _settings(manifest: Manifest, digest: str, task: CompareTask, arm: Arm) -> M
     for field, found, expected in (
         ("checkpoint", manifest.meta.get("checkpoint"), arm.checkpoint),
         ("bank", settings.get("bank"), task.bank),
-        ("part", settings.get("part"), "gate"),
+        ("part", settings.get("part"), task.part or "gate"),
         *((f"axis {axis.name}", measured.get(axis.name), asked.get(axis.name)) for axis in task.axes),
     ):
         if found != expected:

@@ -5,7 +5,18 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Metadata, Model
-from bessemer_api.fields import STORE_IS_IMMUTABLE, Digest, Fraction, Name, ShortText, StoreUrl, Token, immutable
+from bessemer_api.fields import (
+    STORE_IS_IMMUTABLE,
+    AxisName,
+    Digest,
+    Fraction,
+    Name,
+    ShortText,
+    StoreUrl,
+    Text,
+    Token,
+    immutable,
+)
 from bessemer_api.v1alpha1.evaluation import WorkStatus
 from bessemer_api.v1alpha1.train import Limits
 
@@ -232,3 +243,29 @@ class MergeJob(Model):
     metadata: Metadata
     spec: MergeSpec
     status: WorkStatus = Field(default_factory=lambda: WorkStatus.model_validate({}))
+
+
+class SynergyAxis(Model):
+    """A merge on one axis against its control and its best parent, on the same dev items; larger is better."""
+
+    name: AxisName = Field(description="Axis.")
+    n: int = Field(ge=0, description="Items.")
+    control: float = Field(description="Mean paired difference, merge minus control.")
+    control_low: float = Field(description="Lower end of its 95 % confidence interval.")
+    best_parent: Name = Field(description="The parent that is best on this axis.")
+    parent: float = Field(description="Mean paired difference, merge minus best parent.")
+    parent_low: float = Field(description="Lower end of its 95 % confidence interval.")
+    synergy: bool = Field(description="Better than the control and than every parent.")
+
+
+class MergeSummary(Model):
+    """What is stated about one merge that has a control."""
+
+    name: Name = Field(description="Merge.")
+    control: Annotated[str, Field(max_length=63)] | None = Field(None, description="Its linear control.")
+    synergy: Literal["pending", "shown", "none", "notMeasured", "error"] = Field(
+        description="shown: better than the control and than every parent on at least one axis, on dev items; "
+        "none: not shown; notMeasured: no bank has dev items; error: something broke while measuring."
+    )
+    axes: list[SynergyAxis] = Field(default_factory=list, max_length=16, description="Axes with their figures.")
+    message: Text = Field("", description="One sentence.")

@@ -22,7 +22,7 @@ from bessemer_api.v1alpha1.data import DataSet, Mixture
 from bessemer_api.v1alpha1.diagnostic import DiagnosticSummary
 from bessemer_api.v1alpha1.evaluation import Attempt, Phase, PipelineEvaluation
 from bessemer_api.v1alpha1.gate import Gate
-from bessemer_api.v1alpha1.merge import Merge
+from bessemer_api.v1alpha1.merge import Merge, MergeSummary
 from bessemer_api.v1alpha1.promotion import CandidateSummary, NominationSummary, Promotion, RollbackSummary
 from bessemer_api.v1alpha1.train import (
     BaseShape,
@@ -303,6 +303,9 @@ class PipelineStatus(Model):
     )
     stages: list[StageSummary] = Field(default_factory=list, max_length=256, description="Stages in order.")
     gates: list[GateSummary] = Field(default_factory=list, max_length=16, description="Verdicts.")
+    merges: list[MergeSummary] = Field(
+        default_factory=list, max_length=32, description="Whether merges with a control show synergy, on dev items."
+    )
     candidates: list[CandidateSummary] = Field(
         default_factory=list, max_length=16, description="Candidates and their dev figures, where there are several."
     )

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from bessemer_api.base import Condition
 from bessemer_api.v1alpha1.evaluation import Attempt
-from bessemer_api.v1alpha1.merge import MergeJob
+from bessemer_api.v1alpha1.merge import MergeJob, MergeSummary
 from bessemer_api.v1alpha1.pipeline import (
     AdaptationPipeline,
     ChannelSummary,
@@ -66,6 +66,7 @@ def summarise(
         conditions=c.set_conditions(pipeline.status.conditions, wanted),
         stages=rows,
         gates=gates,
+        merges=_merges(pipeline, view),
         candidates=find_candidates(pipeline, view),
         nomination=find_nomination(pipeline, view),
         channels=channels,
@@ -126,6 +127,8 @@ def _holds(view: View, summary: GateSummary, spared: frozenset[str]) -> bool:
 
 def is_finished(pipeline: AdaptationPipeline, view: View, rows: Iterable[StageSummary]) -> bool:
     """Whether everything that was declared has been done."""
+    if not all(run.is_over for run in view.merges.values()):
+        return False
     if pipeline.spec.promotion is not None:
         return is_promoted(view)
     gates_over = all(run.is_over for run in view.gates.values())
@@ -146,6 +149,14 @@ def _gates(pipeline: AdaptationPipeline, view: View) -> list[GateSummary]:
     if view.resolve.report is None and [gate.name for gate in before] == list(view.gates):
         return list(before)
     return [run.summary for run in view.gates.values()]
+
+
+def _merges(pipeline: AdaptationPipeline, view: View) -> list[MergeSummary]:
+    """A statement a merge with a control; while the world is read again, what was stated stays in sight."""
+    before = pipeline.status.merges
+    if view.resolve.report is None and [item.name for item in before] == list(view.merges):
+        return list(before)
+    return [run.summary for run in view.merges.values()]
 
 
 def _row(pipeline: AdaptationPipeline, node: Node, work: Mapping[str, TrainingStage | MergeJob]) -> StageSummary:

@@ -28,6 +28,7 @@ from bessemer_operator.core.lineage import (
 )
 from bessemer_operator.core.regression import SUITES, suite_axes, suite_tasks
 from bessemer_operator.core.rollback import rollback_summary
+from bessemer_operator.core.synergy import SynergyRun, synergy_runs
 
 MAX_MOVES = 10
 """How often a gate is run against one head after another because the channel's head moved under it."""
@@ -101,6 +102,7 @@ class View:
     resolve: WorkState
     rollback: WorkState | None = None
     release: Release | None = None
+    merges: Mapping[str, SynergyRun] = field(default_factory=dict)
 
     @property
     def candidate(self) -> str | None:
@@ -112,13 +114,15 @@ class View:
         """States of all Jobs of the pipeline that matter now."""
         own = (self.resolve, *((self.rollback,) if self.rollback else ()))
         steps = tuple(step.state for step in self.release.steps if step.state) if self.release else ()
-        return (*own, *steps, *(state for run in self.gates.values() for state in run.states))
+        merges = tuple(state for run in self.merges.values() for state in run.states)
+        return (*own, *steps, *merges, *(state for run in self.gates.values() for state in run.states))
 
     @property
     def measurements(self) -> tuple[EvaluationInputs, ...]:
-        """Every evaluation that is needed: of the gates, and of the choice between candidates."""
+        """Every evaluation that is needed: of gates, of the choice between candidates, and of merges."""
         dev = self.release.choice.wanted if self.release else ()
-        return (*(item for run in self.gates.values() for item in run.wanted), *dev)
+        runs = (*self.gates.values(), *self.merges.values())
+        return (*(item for run in runs for item in run.wanted), *dev)
 
     @property
     def promotion(self) -> PromoteReport | None:
@@ -174,7 +178,8 @@ def look(scene: Scene, epoch: int) -> View:
         for stage in scene.spec.stages
         if (run := _stage_gate(scene, heads, stage, nodes[stage.name].output or "", nodes)) is not None
     }
-    return View(nodes, heads, gates, resolve, rollback)
+    merges = synergy_runs(scene.spec, nodes, scene.evaluations, scene.jobs)
+    return View(nodes, heads, gates, resolve, rollback, merges=merges)
 
 
 def _salt(scene: Scene, rollback: WorkState | None, epoch: int) -> str:

@@ -36,6 +36,9 @@ def engine_in_process(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 
 def run_here(context: Context, job: Path, method: str) -> None:
+    from mergekit.io.tasks import LoaderCache
+
+    LoaderCache().loaders.clear()  # by relative names, which mean other files in each merge
     before = Path.cwd()
     try:
         engine.main(job)

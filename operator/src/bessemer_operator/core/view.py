@@ -121,8 +121,8 @@ class View:
     def measurements(self) -> tuple[EvaluationInputs, ...]:
         """Every evaluation that is needed: of gates, of the choice between candidates, and of merges."""
         dev = self.release.choice.wanted if self.release else ()
-        runs = (*self.gates.values(), *self.merges.values())
-        return (*(item for run in runs for item in run.wanted), *dev)
+        merges = tuple(item for run in self.merges.values() for item in run.wanted)
+        return (*(item for run in self.gates.values() for item in run.wanted), *dev, *merges)
 
     @property
     def promotion(self) -> PromoteReport | None:

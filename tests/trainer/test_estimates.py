@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bessemer_operator.core.memory import HOST_BUFFER, Layout, activation_bytes, estimate_memory
 from bessemer_operator.core.shapes import NAMED, Shape, from_config, from_metrics
-from bessemer_trainer.model import Scorer
+from bessemer_trainer.objectives.likelihood import Likelihood
 from bessemer_trainer.stages.import_base import shape_metrics
 
 TINY = Shape(64, 160, 3, 4, 2, 512, False)
@@ -96,7 +96,7 @@ def kept_bytes(shape: Shape, layout: Layout) -> int:
     documents = torch.ones_like(tokens)
     documents[:, layout.length // 2 :] = 2
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        Scorer(model)(tokens, documents)
+        Likelihood(model)({"tokens": tokens, "documents": documents})
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

@@ -1,6 +1,6 @@
 """The whole job on real data: python examples/quickstart/demo.py (or `make demo`).
 
-One model is trained, judged and promoted; beside it the gate says no three times: to a candidate that forgot, to an
+A model is pretrained, taught to follow instructions, made a specialist in three ways, judged on four axes and promoted; beside it the gate says no three times: to a candidate that forgot, to an
 unchanged retraining, and to a gate with too few items. Each is its own pipeline file in this folder; all of them share
 one store, so that what they have in common is made once. A second run takes seconds.
 
@@ -29,7 +29,7 @@ class Act:
 
 
 ACTS = (
-    Act("pipeline.yaml", "facts are learned, general text is replayed: is it better, and nothing lost?"),
+    Act("pipeline.yaml", "a specialist is trained, aligned and merged: is one of three candidates better, and nothing lost?"),
     Act("no-replay.yaml", "the same facts without replay: what is forgotten?"),
     Act("retrain.yaml", "the same recipe with another seed: is a retraining an improvement?"),
     Act("small-gate.yaml", "a gate with 60 items: can it show anything at all?"),

@@ -1,7 +1,8 @@
 """The whole job on real data: python examples/quickstart/demo.py (or `make demo`).
 
-A model is pretrained, taught to follow instructions, made a specialist in three ways, judged on four axes and promoted; beside it the gate says no three times: to a candidate that forgot, to an
-unchanged retraining, and to a gate with too few items. Each is its own pipeline file in this folder; all of them share
+A model is pretrained, taught to follow instructions, made a specialist in three ways, judged on four axes and promoted;
+beside it the gates say no three times: to a model that forgot, to an unchanged retraining, and to a gate with too few
+items. Each is its own pipeline file in this folder; all of them share
 one store, so that what they have in common is made once. A second run takes seconds.
 
 Whatever the gates say is what is shown: a refusal is a result, not an error of the demo. Exit code 0 when every
@@ -29,7 +30,10 @@ class Act:
 
 
 ACTS = (
-    Act("pipeline.yaml", "a specialist is trained, aligned and merged: is one of three candidates better, and nothing lost?"),
+    Act(
+        "pipeline.yaml",
+        "a specialist is trained, aligned, merged: is one of three candidates better, and nothing lost?",
+    ),
     Act("no-replay.yaml", "the same facts without replay: what is forgotten?"),
     Act("retrain.yaml", "the same recipe with another seed: is a retraining an improvement?"),
     Act("small-gate.yaml", "a gate with 60 items: can it show anything at all?"),

@@ -38,13 +38,14 @@ def test_figures_are_oriented_so_that_larger_is_better() -> None:
     found = measured("a", 0.6, 0.9, 1.0)
     assert [axis.delta for axis in found.axes] == pytest.approx([0.1, 0.1, 0.6931], abs=1e-4)
     assert (found.wins, found.broken) == (("quiz", "loss"), ())
-    assert found.score == pytest.approx(0.1 / 0.05 + 0.1 / 0.1 + 0.6931 / 0.2, abs=1e-3)
+    assert found.score == pytest.approx(1 + 0.1 / 0.1 + 1, abs=1e-3)
 
 
 CHOICES = [
     pytest.param([(0.6, 1.0, 2.0), (0.6, 0.9, 2.0)], 1, id="more wins"),
     pytest.param([(0.9, 0.8, 3.0), (0.51, 1.0, 2.0)], 1, id="an unbroken margin counts more than wins"),
-    pytest.param([(0.6, 1.0, 2.0), (0.7, 1.0, 2.0)], 1, id="as many wins, a larger sum"),
+    pytest.param([(0.53, 1.0, 2.0), (0.54, 1.0, 2.0)], 1, id="as many wins, a larger sum"),
+    pytest.param([(0.9, 1.09, 2.0), (0.6, 1.0, 2.0)], 1, id="a huge win makes up for no loss"),
     pytest.param([(0.6, 1.0, 2.0), (0.6, 0.991, 2.0)], 1, id="a gain within winBy is no win, but counts in the sum"),
     pytest.param([(0.6, 1.0, 2.0), (0.6, 1.0, 2.0)], 0, id="equal ones: the first"),
     pytest.param([(0.45, 1.0, 2.0), (0.46, 1.0, 2.0)], 1, id="a loss as large as the margin breaks it"),
@@ -61,7 +62,7 @@ def test_the_rule(rows: list[tuple[float, float, float]], chosen: int) -> None:
 def test_the_reason_names_all_with_their_figures() -> None:
     found = [measured("a", 0.6, 1.0, 2.0), measured("b", 0.4, 1.0, 2.0)]
     assert why(best(found), found) == (
-        "a on dev items: 1 axes won, 0 margins broken, +2.00 margins in all; others: b (0 won, 1 broken, -2.00)"
+        "a on dev items: 1 axes won, 0 margins broken, +1.00 margins in all; others: b (0 won, 1 broken, -2.00)"
     )
 
 

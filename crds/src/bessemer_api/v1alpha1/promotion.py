@@ -82,7 +82,7 @@ class CandidateSummary(Model):
     broken: list[AxisName] = Field(
         default_factory=list, max_length=16, description="Axes that lose as much as notWorseThan on the dev items."
     )
-    score: float = Field(0.0, description="Sum over the axes of delta in units of its margin.")
+    score: float = Field(0.0, description="Sum over the axes of delta in units of its margin, each at most 1.")
     message: Text = Field("", description="Why it failed or waits.")
 
 

@@ -1,8 +1,9 @@
 """The nominee: which of several candidates sees the items of the gate. Chosen on dev items, which judge nothing else.
 
 Pure. The rule, in order: candidates that break no margin on the dev means; most axes won by more than winBy; the
-largest sum of differences in units of their margins; the order of declaration. Dev items are no gate items, so the
-choice costs no alpha: whoever is chosen, the gate passes it falsely with probability alpha at most.
+largest sum of differences in units of their margins, each counted as one margin at most, because every axis has to hold
+at the gate and a huge win makes up for no loss; the order of declaration. Dev items are no gate items, so the choice
+costs no alpha: whoever is chosen, the gate passes it falsely with probability alpha at most.
 """
 
 import math
@@ -44,7 +45,7 @@ def figures(
         mean = means[asked.name]
         delta = _difference(measure, mean, baseline[asked.name])
         axes.append(DevAxis(name=asked.name, n=items, mean=mean, delta=delta))
-        score += delta / asked.not_worse_than
+        score += min(delta / asked.not_worse_than, 1.0)
         if asked.win_by is not None and delta > asked.win_by:
             wins.append(asked.name)
         if delta <= -asked.not_worse_than:

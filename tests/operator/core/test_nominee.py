@@ -45,6 +45,7 @@ CHOICES = [
     pytest.param([(0.6, 1.0, 2.0), (0.6, 0.9, 2.0)], 1, id="more wins"),
     pytest.param([(0.9, 0.8, 3.0), (0.51, 1.0, 2.0)], 1, id="an unbroken margin counts more than wins"),
     pytest.param([(0.53, 1.0, 2.0), (0.54, 1.0, 2.0)], 1, id="as many wins, a larger sum"),
+    pytest.param([(0.6, 1.0, 2.0), (0.7, 1.0, 2.0)], 1, id="beyond the margin: the larger win"),
     pytest.param([(0.9, 1.09, 2.0), (0.6, 1.0, 2.0)], 1, id="a huge win makes up for no loss"),
     pytest.param([(0.6, 1.0, 2.0), (0.6, 0.991, 2.0)], 1, id="a gain within winBy is no win, but counts in the sum"),
     pytest.param([(0.6, 1.0, 2.0), (0.6, 1.0, 2.0)], 0, id="equal ones: the first"),

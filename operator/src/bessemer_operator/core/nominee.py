@@ -2,7 +2,7 @@
 
 Pure. The rule, in order: candidates that break no margin on the dev means; most axes won by more than winBy; the
 largest sum of differences in units of their margins, each counted as one margin at most, because every axis has to hold
-at the gate and a huge win makes up for no loss; the order of declaration. Dev items are no gate items, so the choice
+at the gate and a huge win makes up for no loss; the sum without that limit; the order of declaration. Dev items are no gate items, so the choice
 costs no alpha: whoever is chosen, the gate passes it falsely with probability alpha at most.
 """
 
@@ -24,11 +24,12 @@ class Figures:
     wins: tuple[str, ...]
     broken: tuple[str, ...]
     score: float
+    total: float
 
     @property
-    def rank(self) -> tuple[bool, int, float]:
+    def rank(self) -> tuple[bool, int, float, float]:
         """Smaller is better."""
-        return bool(self.broken), -len(self.wins), -self.score
+        return bool(self.broken), -len(self.wins), -self.score, -self.total
 
 
 def figures(
@@ -40,17 +41,18 @@ def figures(
     items: int,
 ) -> Figures:
     """What the dev means say. Raises KeyError when an axis is missing, ValueError for a mean that is no number."""
-    axes, wins, broken, score = [], [], [], 0.0
+    axes, wins, broken, margins = [], [], [], []
     for asked, measure in zip(gate.axes, measures, strict=True):
         mean = means[asked.name]
         delta = _difference(measure, mean, baseline[asked.name])
         axes.append(DevAxis(name=asked.name, n=items, mean=mean, delta=delta))
-        score += min(delta / asked.not_worse_than, 1.0)
+        margins.append(delta / asked.not_worse_than)
         if asked.win_by is not None and delta > asked.win_by:
             wins.append(asked.name)
         if delta <= -asked.not_worse_than:
             broken.append(asked.name)
-    return Figures(name, tuple(axes), tuple(wins), tuple(broken), score)
+    score = sum(min(margin, 1.0) for margin in margins)
+    return Figures(name, tuple(axes), tuple(wins), tuple(broken), score, sum(margins))
 
 
 def best(found: Sequence[Figures]) -> Figures:

@@ -1,9 +1,10 @@
 """The nominee: which of several candidates sees the items of the gate. Chosen on dev items, which judge nothing else.
 
 Pure. The rule, in order: candidates that break no margin on the dev means; most axes won by more than winBy; the
-largest sum of differences in units of their margins, each counted as one margin at most, because every axis has to hold
-at the gate and a huge win makes up for no loss; the sum without that limit; the order of declaration. Dev items are no gate items, so the choice
-costs no alpha: whoever is chosen, the gate passes it falsely with probability alpha at most.
+largest sum of differences in units of their margins, each counted as one margin at most, because every axis has to
+hold at the gate and a huge win makes up for no loss; the sum without that limit; the order of declaration. Dev items
+are no gate items, so the choice costs no alpha: whoever is chosen, the gate passes it falsely with probability alpha at
+most.
 """
 
 import math

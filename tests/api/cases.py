@@ -332,7 +332,6 @@ BOUNDS = (
     Case("a_budget_of_nothing_is_refused", "greater than 0", {"spec.budget": {"gpuHours": 0}}),
     Case("a_data_set_of_no_tokens_is_refused", "or equal to 1", {"spec.data.poems.expectedTokens": 0}),
     Case("an_unknown_kind_of_rows_is_refused", "", {"spec.data.poems.kind": "csv"}),
-    Case("an_unknown_field_name_of_a_source_is_refused", "", {"spec.data.poems.sources.0.fields": {"answer": "a"}}),
     Case("a_field_without_a_name_is_refused", "", {"spec.data.poems.sources.0.fields": {"prompt": ""}}),
     Case(
         "65_stages_are_refused",

@@ -70,6 +70,8 @@ def test_every_crd_is_structural_and_served(cluster: ControlPlane, kind: type) -
 def test_unknown_fields_are_refused_by_strict_validation(cluster: ControlPlane) -> None:
     document = edited(DOCUMENTS["AdaptationPipeline"], {"spec.stages.2.train.learningrate": 1e-5})
     assert 'unknown field "spec.stages[2].train.learningrate"' in judged(cluster, document, "--validate=strict")
+    document = edited(DOCUMENTS["AdaptationPipeline"], {"spec.data.poems.sources.0.fields": {"answer": "a"}})
+    assert 'sources[0].fields.answer"' in judged(cluster, document, "--validate=strict")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_columns_of_a_fresh_object_are_printed(cluster: ControlPlane, kind: str)
         ("apipe.spec.stages.train.learningRate", "Peak learning rate."),
         ("apipe.spec.data.sources.uri", "File or folder"),
         ("tstage.spec.inputs", "Everything that determines the result. Immutable."),
-        ("mergejob.spec.inputs.t", "Interpolation factors."),
+        ("mergejob.spec.inputs.t", "Interpolation factors (slerp"),
         ("eval.status.conditions.reason", "One PascalCase word that says why."),
     ],
 )

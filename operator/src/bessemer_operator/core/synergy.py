@@ -138,7 +138,8 @@ def _compared(
 
 
 def _task(merge: Merge, scope: Scope, ours: Arm, theirs: Arm, bank: str) -> CompareTask:
-    axes = [GateAxis(name=axis.name, win_by=0.0, not_worse_than=1.0) for axis in scope.axes]
+    # Only wins are read. The margin has to be there; of items that are 0 or 1 it has to be under 1.
+    axes = [GateAxis(name=axis.name, win_by=0.0, not_worse_than=0.5) for axis in scope.axes]
     return CompareTask(
         gate=merge.name,
         gate_digest=sha256_digest(canonical_json([input_digest(part) for part in (*axes, *scope.axes)])),

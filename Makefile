@@ -18,20 +18,25 @@ setup: ## install everything into .venv (uv too, when it is missing)
 demo: setup ## run the whole job on real data: train, evaluate, gate, promote (about ten minutes on two cores)
 	@$(RUN) python examples/quickstart/demo.py
 
-test: setup tools lint unit e2e ## everything that must hold: lint, unit tests, the real control plane
+# Tests of one file, and all tests of the cluster, stay on one worker: tests/conftest.py.
+PARALLEL = -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
+test: setup tools lint ## everything that must hold: lint, unit tests, the real control plane
+	@$(RUN) pytest tests $(PARALLEL)
 
 lint: setup ## ruff, mypy, import-linter, generated files
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy && $(RUN) lint-imports
 	@$(RUN) python -m bessemer_api.crdgen --check crds
 
 unit: setup ## tests without a cluster
-	@$(RUN) pytest tests -m "not e2e"
+	@$(RUN) pytest tests -m "not e2e" $(PARALLEL)
 
 e2e: setup ## tests on a real control plane (its first build takes some minutes)
 	@$(RUN) pytest tests -m e2e
 
-tools: ## what tests need beside Python: a browser for the report (Debian, as root)
+tools: setup ## what tests need beside Python: a browser (Debian, as root), and servers built from Go modules
 	@tools/browser.sh
+	@$(RUN) python -m tests.support.programs
 
 crds: setup ## generate crds/*.yaml and docs/reference from the models
 	@$(RUN) python -m bessemer_api.crdgen crds

@@ -53,3 +53,10 @@ def test_nothing_of_a_workplace_is_in_the_repository() -> None:
     command = ["git", "grep", "-nIF", *[part for word in words for part in ("-e", word)]]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.stdout == ""
+
+
+def test_every_decision_record_has_a_number_of_its_own() -> None:
+    records = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    numbers = [int(path.name[:4]) for path in records]
+    assert numbers == list(range(1, len(records) + 1))
+    assert [path.read_text().split(".")[0] for path in records] == [f"# {number}" for number in numbers]

@@ -1,0 +1,32 @@
+"""Builds the Go programs that tests start, before any test has a clock running: `python -m tests.support.programs`.
+
+A test that needs one finds it in the cache; one that is run alone builds what is missing itself.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+
+from tests.support.controlplane import BuildError, find_programs
+from tests.support.controlplane.gobuild import cached_programs, say
+from tests.support.s3 import server as s3
+
+BUILDS: Mapping[str, Callable[[], object]] = {
+    "control plane": find_programs,
+    "S3 server": lambda: cached_programs(s3.MODULE, [s3.PROGRAM]),
+}
+
+
+def main() -> int:
+    """Build what the cache lacks; 1 when something could not be built."""
+    failed = False
+    for name, build in BUILDS.items():
+        try:
+            build()
+        except BuildError as error:
+            say(f"{name}: {error}")
+            failed = True
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

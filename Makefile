@@ -7,10 +7,10 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e crds cluster tools clean
+.PHONY: help setup demo test lint unit e2e crds dashboards cluster tools clean
 
 help: ## show this list
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 setup: ## install everything into .venv (uv too, when it is missing)
 	@$(UV) sync --all-packages --all-groups --frozen
@@ -27,6 +27,7 @@ test: setup tools lint ## everything that must hold: lint, unit tests, the real 
 lint: setup ## ruff, mypy, import-linter, generated files
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy && $(RUN) lint-imports
 	@$(RUN) python -m bessemer_api.crdgen --check crds
+	@$(RUN) python tools/dashboards.py --check charts/bessemer/dashboards
 
 unit: setup ## tests without a cluster
 	@$(RUN) pytest tests -m "not e2e" $(PARALLEL)
@@ -34,9 +35,13 @@ unit: setup ## tests without a cluster
 e2e: setup ## tests on a real control plane (its first build takes some minutes)
 	@$(RUN) pytest tests -m e2e
 
-tools: setup ## what tests need beside Python: a browser (Debian, as root), and servers built from Go modules
+tools: setup ## what tests need beside Python: a browser, Prometheus (Debian), and servers built from Go modules
 	@tools/browser.sh
+	@tools/prometheus.sh
 	@$(RUN) python -m tests.support.programs
+
+dashboards: setup ## generate charts/bessemer/dashboards from tools/panels.py
+	@$(RUN) python tools/dashboards.py charts/bessemer/dashboards
 
 crds: setup ## generate crds/*.yaml and docs/reference from the models
 	@$(RUN) python -m bessemer_api.crdgen crds

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bessemer_operator.cli.problems import EXIT_NOT_FOUND, EXIT_UNREACHABLE
+from bessemer_operator.cli.problems import EXIT_GATE, EXIT_NOT_FOUND, EXIT_UNFIT, EXIT_UNREACHABLE
 from tests.api.documents import PIPELINE, edited
 from tests.support.controlplane import ControlPlane
 
@@ -17,6 +17,9 @@ pytestmark = pytest.mark.e2e
 
 CRDS = Path(__file__).parents[2] / "crds"
 NAMESPACE = "cli-test"
+NOW = "2026-01-31T12:00:00Z"
+COMMAND = [sys.executable, "-m", "bessemer_operator.cli.main"]
+SCHEMA = "/spec/versions/0/schema/openAPIV3Schema"
 
 
 class Cluster:
@@ -27,8 +30,7 @@ class Cluster:
 
     def bessemer(self, *arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
         place = ["-n", NAMESPACE, "--kubeconfig", str(kubeconfig or self.plane.kubeconfig)]
-        command = [sys.executable, "-m", "bessemer_operator.cli.main", *arguments, *place]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*COMMAND, *arguments, *place], check=False, capture_output=True, text=True, timeout=120)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
@@ -91,3 +93,73 @@ def test_what_is_not_there_is_told(cluster: Cluster, arguments: tuple[str, ...],
 def test_a_user_without_rights_is_told(cluster: Cluster) -> None:
     done = cluster.bessemer("suspend", "poems", kubeconfig=cluster.plane.kubeconfig_for_user("mallory"))
     assert (done.returncode, "forbidden" in done.stderr.lower()) == (EXIT_UNREACHABLE, True), done.stderr
+
+
+def test_status_of_all_namespaces_and_a_watch_that_ends_when_the_pipeline_settles(cluster: Cluster) -> None:
+    header, row = (line.split() for line in cluster.bessemer("status", "-A").stdout.splitlines()[:2])
+    assert (header[:2], len(row) >= 2) == (["NAMESPACE", "NAME"], True)
+    process = subprocess.Popen(
+        [*COMMAND, "watch", "poems", "-n", NAMESPACE, "--kubeconfig", str(cluster.plane.kubeconfig)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    stalled = [
+        {"type": kind, "status": status, "reason": "GateFailed", "message": "worse", "lastTransitionTime": NOW}
+        for kind, status in (("Ready", "False"), ("Reconciling", "False"), ("Stalled", "True"))
+    ]
+    status = {"observedGeneration": cluster.pipeline()["metadata"]["generation"], "conditions": stalled}
+    patch = ["patch", "apipe", "poems", f"--namespace={NAMESPACE}", "--subresource=status", "--type=merge", "-p"]
+    cluster.plane.kubectl([*patch, json.dumps({"status": status})])
+    output, _ = process.communicate(timeout=120)
+    assert (process.returncode, output.splitlines()[-1]) == (EXIT_GATE, "GateFailed: worse")
+
+
+def findings(cluster: Cluster, kubeconfig: Path | None = None) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Exit code of `doctor`, and level and message by subject."""
+    done = cluster.bessemer("doctor", "-o", "json", kubeconfig=kubeconfig)
+    found = json.loads(done.stdout)
+    assert all(bool(item["fix"]) == (item["level"] != "ok") for item in found if item["level"] != "unknown")
+    return done.returncode, {item["subject"]: (item["level"], item["message"]) for item in found}
+
+
+def test_the_doctor_says_what_is_missing(cluster: Cluster) -> None:
+    plane, crd = cluster.plane, "mergejobs.bessemer.dev"
+    plane.create_namespace("bessemer-system")
+    code, found = findings(cluster)
+    assert code == EXIT_UNFIT
+    assert found[f"crd {crd}"] == ("ok", "is that of this version")
+    assert found["training-operator"][0] == "ok"
+    assert found["profiles"][0] == "fault"
+
+    change = [{"op": "replace", "path": f"{SCHEMA}/description", "value": "another"}]
+    plane.kubectl(["patch", "crd", crd, "--type=json", "-p", json.dumps(change)])
+    loose = {"default": {"image": "trainer:latest", "queue": "training"}}
+    metadata = {"name": "profiles", "namespace": "bessemer-system"}
+    profiles = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    plane.apply({**profiles, "data": {"profiles.yaml": json.dumps(loose)}})
+    held = {"holderIdentity": "operator-0", "renewTime": "2026-01-31T12:00:00.000000Z"}
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": held}
+    plane.apply({**lease, "metadata": {"name": "bessemer-operator", "namespace": "bessemer-system"}})
+    try:
+        _, found = findings(cluster)
+        assert found[f"crd {crd}"][0] == "warning"
+        assert found["operator"][0] == "fault" and "operator-0 renewed the Lease" in found["operator"][1]
+        assert found["profiles (profiles)"] == ("warning", "name an image by tag, not by digest: default")
+        assert found["queues"][0] == "fault" and "Kueue is not installed" in found["queues"][1]
+    finally:
+        plane.kubectl(["apply", "--server-side", "--force-conflicts", "-f", str(CRDS)])
+        plane.kubectl(["delete", "lease", "bessemer-operator", "-n", "bessemer-system"])
+        plane.kubectl(["delete", "configmap", "profiles", "-n", "bessemer-system"])
+
+
+def test_the_doctor_calls_unknown_what_the_user_may_not_look_at(cluster: Cluster) -> None:
+    _, found = findings(cluster, cluster.plane.kubeconfig_for_user("mallory"))
+    assert (found["crds"][0], found["operator"][0]) == ("unknown", "unknown")
+    assert found["mallory: look (status, watch, report)"][0] == "warning"
+
+
+def test_the_shell_completes_names_from_the_cluster(cluster: Cluster) -> None:
+    words = ["suspend", "-n", NAMESPACE, "--kubeconfig", str(cluster.plane.kubeconfig), "po"]
+    script = "from bessemer_operator.cli.completion import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, *words], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["poems", ":4"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bessemer_operator.cli.lintfile import problems_of, profiles_of
+from bessemer_operator.cli.place import Place
 from bessemer_operator.cli.planfile import show_plan
 from bessemer_operator.cli.supposed import read_supposed
-from bessemer_operator.cli.target import Place
 
 FOLDER = Path(__file__).parents[2] / "examples/recipes"
 PROFILES = str(FOLDER / "profiles.yaml")

@@ -32,6 +32,12 @@ EXIT_PREEMPTED = 143
 """Asked to stop by SIGTERM, saved, ended."""
 
 
+def log_key(input_digest: str, run_uid: str, node: int = 0) -> str:
+    """Key in the store of what an attempt's pod wrote; a gang has a pod a node."""
+    suffix = f".{node}" if node else ""
+    return f"runs/{input_digest.removeprefix('sha256:')}/logs/{run_uid}{suffix}.log"
+
+
 class ResolveTask(Model):
     """Look at the world once: pin the content of every source and read the heads of the channels."""
 

@@ -41,7 +41,7 @@ class LocalRun:
     @property
     def cluster(self) -> LocalCluster:
         """The directory that stands in for the API server."""
-        return LocalCluster(self.state / "cluster")
+        return LocalCluster(self.state / "cluster", logs=self.logs)
 
     @property
     def logs(self) -> Path:

@@ -10,8 +10,9 @@ import pytest
 
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
 from bessemer_operator.cli.compare import document, read, show_comparison
+from bessemer_operator.cli.place import Place
 from bessemer_operator.cli.problems import UserError
-from bessemer_operator.cli.target import Place, find_target
+from bessemer_operator.cli.target import find_target
 from bessemer_operator.core.profile import Profile
 from bessemer_operator.core.strategies import Strategy, differences, path_to, scenarios, seeds_sentence, settings_of
 from tests.api.documents import PIPELINE, edited

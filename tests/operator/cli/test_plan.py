@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from bessemer_operator.cli.place import Place
 from bessemer_operator.cli.planfile import show_plan
 from bessemer_operator.cli.problems import EXIT_INVALID, InvalidFileError, UserError
 from bessemer_operator.cli.supposed import read_supposed
-from bessemer_operator.cli.target import Place
 
 PIPELINE = """apiVersion: bessemer.dev/v1alpha1
 kind: AdaptationPipeline

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from bessemer_operator.cli import release
+from bessemer_operator.cli.place import Place
 from bessemer_operator.cli.problems import EXIT_GATE, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, EXIT_WAITING, UserError
 from bessemer_operator.cli.story import outcome
-from bessemer_operator.cli.target import Place, Target, as_pipeline
+from bessemer_operator.cli.target import Target, as_pipeline
 from bessemer_operator.cluster.protocol import Ref
 from tests.api.documents import PIPELINE, edited
 from tests.support.world import World, digest_of, memory_folder

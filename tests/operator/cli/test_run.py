@@ -1,6 +1,7 @@
 """`bessemer run` and the verbs, for real: a pipeline that prepares data and trains a tokenizer, as a process."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,11 @@ def test_verbs_on_a_local_run(file: Path) -> None:
     assert "✓  words" in bessemer("status", str(file)).stdout
     assert json.loads(bessemer("status", str(file), "-o", "json").stdout)["metadata"]["name"] == "words"
 
+    assert bessemer("status", str(file), "-o", "name").stdout == "adaptationpipeline.bessemer.dev/words\n"
+    assert "Ready" in bessemer("status", str(file), "-o", "wide").stdout
+    watched = bessemer("watch", str(file))
+    assert (watched.returncode, watched.stdout.splitlines()[-1]) == (0, "Everything that was declared is done.")
+
     assert bessemer("suspend", str(file)).stdout == f"words is suspended; continue with: bessemer run {file}\n"
     paused = bessemer("run", str(file))
     assert (paused.returncode, "Suspended" in paused.stdout) == (EXIT_INTERRUPTED, True)
@@ -103,6 +109,30 @@ def test_verbs_on_a_local_run(file: Path) -> None:
     assert bessemer("rerun-from", str(file), "words").returncode == 0
     again = bessemer("run", str(file))
     assert (again.returncode, "words: running" in again.stdout) == (0, True)
+
+
+def test_a_log_outlives_its_pod_and_a_report_is_fetched(file: Path) -> None:
+    assert bessemer("run", str(file)).returncode == 0
+    from_pod = bessemer("logs", str(file))
+    assert (from_pod.returncode, from_pod.stdout) == (0, bessemer("logs", str(file), "words").stdout)
+    shutil.rmtree(file.parent / ".bessemer/node")
+    kept = bessemer("logs", str(file), "words")
+    assert (kept.returncode, kept.stdout) == (0, from_pod.stdout)
+    assert bessemer("logs", str(file), "resolve").returncode == 0
+    assert bessemer("logs", str(file), "words", "--attempt", "2").stderr.endswith("has no attempt 2; attempts: 1\n")
+    unknown = bessemer("logs", str(file), "wrods")
+    assert (unknown.returncode, "stages: data-poems, words" in unknown.stderr) == (EXIT_NOT_FOUND, True)
+
+    saved = file.parent / "saved.html"
+    assert bessemer("report", str(file), "--save", str(saved)).stdout == f"{saved}\n"
+    assert saved.read_bytes() == Path(bessemer("report", str(file)).stdout.strip().removeprefix("file://")).read_bytes()
+    shutil.rmtree(file.parent / "store/reports")
+    gone = bessemer("report", str(file), "--save", str(saved))
+    assert (gone.returncode, "is not there, as seen from here" in gone.stderr) == (EXIT_NOT_FOUND, True)
+    for log in (file.parent / "store").glob("runs/*/logs/*/*.log"):
+        log.unlink()
+    lost = bessemer("logs", str(file), "words")
+    assert (lost.returncode, "left no log" in lost.stderr) == (EXIT_NOT_FOUND, True)
 
 
 def test_data_that_is_not_there_is_a_failed_run(file: Path) -> None:

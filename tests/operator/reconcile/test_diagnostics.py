@@ -45,6 +45,17 @@ async def test_findings_are_told_and_the_report_waits_for_them(world: World) -> 
     assert world.store.channels["prod"]
 
 
+async def test_an_alarm_is_one_event_however_often_the_world_is_read_again(world: World) -> None:
+    world.store.alarms = ["generalLoss"]
+    await world.settle()
+    await world.annotate("poems", refresh="again")
+    await world.settle()
+    told = [event for event in await world.all("Event") if event["reason"] == "DiagnosticAlarm"]
+    assert [(event["type"], event["message"], event.get("count", 1)) for event in told] == [
+        ("Warning", "cpt: generalLoss", 1)
+    ]
+
+
 async def test_a_diagnosis_that_fails_is_told_as_not_measured_and_stops_nothing(world: World) -> None:
     def script(spec: RunSpec, name: str) -> Ending | None:
         return failure(spec, EXIT_PERMANENT, "BadItem", "no text") if spec.verb == "diagnose" else None

@@ -6,16 +6,19 @@ import aiohttp
 import pytest
 
 from bessemer_api.job import EXIT_PREEMPTED
+from bessemer_operator.reconcile.gauges import Objects
 from bessemer_operator.reconcile.health import LAG_SECONDS, OLDEST_SECONDS, SIGN_SECONDS, Health, serve
 from bessemer_operator.reconcile.metrics import Metrics
 from bessemer_operator.reconcile.watches import LONGEST_PAUSE, Pacer
 from tests.operator.reconcile.test_pipeline import on
 from tests.support.world import Ending, World
 
+POEMS = 'namespace="default",pipeline="poems"'
+
 
 async def measured(world: World) -> dict[str, float]:
     """A run, and all samples after it."""
-    metrics = Metrics(world.cache, "1.2.3")
+    metrics = Metrics(Objects(world.cache, world.profiles, lambda: world.now), "1.2.3")
     world.runtime.controller.on_plan = metrics.planned
     world.runtime.measured = metrics.reconciled
     metrics.watch_queue(lambda: float(len(world.runtime.queue)))
@@ -42,6 +45,10 @@ async def test_a_run_is_counted(world: World) -> None:
         'bessemer_api_requests_total{code="200",resource="pods",verb="GET"}': 1,
         "bessemer_queue_depth": 0,
         'bessemer_build_info{version="1.2.3"}': 1,
+        'bessemer_pods{phase="Running"}': 0,
+        'bessemer_channel_record{channel="prod",namespace="default",pipeline="poems"}': 1,
+        f'bessemer_gate_score{{axis="loss",gate="release",{POEMS}}}': 0.2,
+        f'bessemer_gate_threshold{{axis="loss",bound="notWorseThan",gate="release",{POEMS}}}': -0.05,
     }
     assert {name: found.get(name) for name in expected} == expected
     assert found["bessemer_stage_handoff_seconds_count"] >= 6

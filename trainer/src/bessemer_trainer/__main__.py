@@ -5,6 +5,7 @@ for (so `resolve` never imports torch). Under several ranks only global rank 0 w
 an error of another rank is reported when its pod has nothing better to say.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -19,11 +20,21 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from bessemer_api.digest import canonical_json
-from bessemer_api.job import MAX_REPORT_BYTES, METRICS_PORT_ENV, REPORT_ENV, SPEC_ENV, RunError, RunReport, RunSpec
+from bessemer_api.job import (
+    MAX_REPORT_BYTES,
+    METRICS_PORT_ENV,
+    REPORT_ENV,
+    SPEC_ENV,
+    RunError,
+    RunReport,
+    RunSpec,
+    log_key,
+)
 from bessemer_api.v1alpha1.stage import TRAINING_METHODS
 from bessemer_trainer.backends import disk_errors
 from bessemer_trainer.context import Context, Outcome, Progress
 from bessemer_trainer.errors import PermanentError, Preempted, TrainerError
+from bessemer_trainer.kept_log import KeptLog
 from bessemer_trainer.metrics import Board, serve
 from bessemer_trainer.store import Store, open_store, run_key
 
@@ -46,20 +57,29 @@ _EXIT_CRASHED = 1
 
 def main() -> int:
     """Run the verb that the environment names; the exit code."""
+    with KeptLog() as log:
+        code = _until_stopped(log)
+        if code or _local_rank() == 0:  # of the other ranks only what went wrong is worth keeping
+            with contextlib.suppress(Preempted):  # a second SIGTERM
+                log.write()
+        return code
+
+
+def _until_stopped(log: KeptLog) -> int:
     try:
         signal.signal(signal.SIGTERM, _stop)
-        return _guarded()
+        return _guarded(log)
     except Preempted as stop:
         # Also when the signal arrives while an error is handled: a peer that stopped first broke our connection.
         _say(f"stopped: {stop or 'asked to stop by SIGTERM'}")
         return stop.exit_code
 
 
-def _guarded() -> int:
+def _guarded(log: KeptLog) -> int:
     spec = None
     try:
         spec = read_spec()
-        return _run(spec)
+        return _run(spec, log)
     except TrainerError as error:
         _say(f"error: {error}")
         _write_error(spec, error.reason, error.message)
@@ -75,9 +95,10 @@ def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise Preempted
 
 
-def _run(spec: RunSpec) -> int:
+def _run(spec: RunSpec, log: KeptLog) -> int:
     scratch = Path(os.environ.get("BESSEMER_SCRATCH") or tempfile.mkdtemp(prefix="bessemer-"))
     store = open_store(spec.store, scratch)
+    log.keep_in(store, _log_key(spec), from_now=_local_rank() == 0)
     report = _earlier_report(spec, store)
     if report is None:
         context = Context(spec, store, scratch, _progress(spec))
@@ -128,9 +149,21 @@ def _progress(spec: RunSpec) -> Progress:
     trains = spec.stage is not None and spec.stage.method in TRAINING_METHODS
     board = Board("train" if trains else name)
     port = os.environ.get(METRICS_PORT_ENV, "")
-    if port.isdecimal() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if port.isdecimal() and _local_rank() == 0:
         serve(board, int(port))
     return Progress(board, quiet=_rank() != 0)
+
+
+def _local_rank() -> int:
+    """Rank within the pod."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _log_key(spec: RunSpec) -> str:
+    """Of this pod; a rank that is not its first has a place of its own."""
+    node = _rank() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    key = log_key(spec.input_digest, spec.run_uid, node)
+    return f"{key.removesuffix('.log')}.rank-{_rank()}.log" if _local_rank() else key
 
 
 def _rank() -> int:

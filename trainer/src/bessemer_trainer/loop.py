@@ -88,6 +88,8 @@ class Run:
     metrics: tuple[str, ...]
     checkpoints: Checkpoints
     log: LossLog
+    parameters: float
+    """Of the model that is trained; for metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,7 @@ def train(context: Context, gang: Gang, inputs: Inputs, plan: RunPlan, objective
     task.start(run.engine, gang)
     stop = StopSignal()
     done = _resume(run)
+    run.context.progress.update(done.steps, plan.steps, "training", parameters=run.parameters)
     while done.steps < plan.steps:
         record = train_step(run, done)
         done = Done(record.step, record.tokens, record.targets)
@@ -204,13 +207,14 @@ def _build(context: Context, gang: Gang, inputs: Inputs, plan: RunPlan, objectiv
         gang.agree(lambda: add_lora(objective.model, lora, inputs.stage.seed))
     # Any randomness in training itself (noise, dropout) differs by rank and is saved with the state.
     torch.manual_seed(inputs.stage.seed + gang.rank)
+    parameters = float(sum(item.numel() for item in objective.parameters()))  # before ZeRO shares them out
     engine = Engine(objective, plan, inputs.train, spec.deepspeed, gang)
     key = run_key(spec.input_digest)
     owner = gang.first(lambda: spec.run_uid.partition("/")[0])  # the rest of it names the attempt
     checkpoints = Checkpoints(context.store, key, owner, gang, context.scratch)
     metrics = tuple(getattr(objective, "metrics", ()))
     log = LossLog(context.store, f"{key}/metrics.jsonl")
-    return Run(context, inputs, gang, plan, task, engine, metrics, checkpoints, log)
+    return Run(context, inputs, gang, plan, task, engine, metrics, checkpoints, log, parameters)
 
 
 def _state_meta(run: Run) -> dict[str, Any]:

@@ -26,12 +26,25 @@ def board(pipeline: AdaptationPipeline, losses: Mapping[str, float] | None = Non
     head = Text(f"{pipeline.metadata.namespace}/{pipeline.metadata.name}", style="bold")
     parts: list[RenderableType] = [head, _stages(status.stages, losses or {})]
     parts += [_candidates(status.candidates)] if status.candidates else []
-    parts += [_gate(gate) for gate in status.gates]
-    parts += [_channel(channel) for channel in status.channels]
+    parts += [gate_block(gate) for gate in status.gates]
+    parts += [channel_line(channel) for channel in status.channels]
     parts.append(Text(outcome(pipeline).sentence))
     if status.report:
         parts.append(Text(printable(f"Report: {status.report}")))
     return Group(*parts)
+
+
+def condition_lines(pipeline: AdaptationPipeline) -> Table:
+    """The conditions, for whoever wants to see all."""
+    table = Table.grid(padding=(0, 2))
+    for item in pipeline.status.conditions:
+        table.add_row(Text(item.type), Text(item.status), Text(item.reason), Text(printable(item.message)))
+    return table
+
+
+def stage_mark(phase: str) -> tuple[str, str]:
+    """Sign and style of a phase."""
+    return _MARKS.get(phase, ("‖", "yellow"))
 
 
 def _stages(rows: list[StageSummary], losses: Mapping[str, float]) -> Table:
@@ -42,7 +55,7 @@ def _stages(rows: list[StageSummary], losses: Mapping[str, float]) -> Table:
     table.add_column(no_wrap=True, width=16)
     table.add_column(overflow="fold")
     for row in rows:
-        mark, style = _MARKS.get(row.phase, ("‖", "yellow"))
+        mark, style = stage_mark(row.phase)
         bar: RenderableType = ""
         if row.phase == "Running":
             bar = ProgressBar(total=100, completed=row.progress_percentage, width=16)
@@ -63,7 +76,8 @@ def _candidates(rows: list[CandidateSummary]) -> Table:
     return table
 
 
-def _gate(gate: GateSummary) -> RenderableType:
+def gate_block(gate: GateSummary) -> RenderableType:
+    """A verdict, and under it its axes."""
     look = f" at look {gate.look}, try {gate.tries}" if gate.look else ""
     head = Text.assemble(f"Gate {gate.name}: ", (gate.verdict, _VERDICTS.get(gate.verdict, "cyan")), f"{look}. ")
     head.append(printable(gate.message), "dim")
@@ -86,7 +100,8 @@ def _axes(axes: list[AxisSummary]) -> Table:
     return table
 
 
-def _channel(channel: ChannelSummary) -> Text:
+def channel_line(channel: ChannelSummary) -> Text:
+    """What a channel holds."""
     words = f"record {channel.record}, {channel.digest}, {channel.at}" if channel.digest else "empty"
     by = f", {channel.kind} by {channel.by}" if channel.kind and channel.by else ""
     soak = f"; next at {channel.soaks_until}" if channel.soaks_until else ""

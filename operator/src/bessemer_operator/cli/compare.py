@@ -9,9 +9,10 @@ from typing import Any
 from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.pipeline import AxisSummary
 from bessemer_api.v1alpha1.stage import TrainingStage
+from bessemer_operator.cli.place import Place
 from bessemer_operator.cli.planview import count_words
-from bessemer_operator.cli.problems import EXIT_USAGE, UserError, printable, printable_json
-from bessemer_operator.cli.target import Place, Target, as_pipeline, find_target, opened
+from bessemer_operator.cli.problems import EXIT_USAGE, UserError, as_yaml, printable, printable_json
+from bessemer_operator.cli.target import Target, as_pipeline, find_target, opened
 from bessemer_operator.core.naming import short
 from bessemer_operator.core.profile import Profile
 from bessemer_operator.core.strategies import (
@@ -36,7 +37,8 @@ async def show_comparison(names: Iterable[str], place: Place, profiles: Mapping[
     if len(found) < 2:
         message = f"there is one candidate only ({', '.join(s.name for s in found) or 'none'}); name another pipeline"
         raise UserError(message, EXIT_USAGE)
-    print(printable_json(document(found)) if output == "json" else "\n".join(map(printable, text_of(found))))
+    form = {"json": printable_json, "yaml": as_yaml}.get(output)
+    print(form(document(found)) if form else "\n".join(map(printable, text_of(found))))
 
 
 async def read(target: Target, profiles: Mapping[str, Profile]) -> tuple[Strategy, ...]:

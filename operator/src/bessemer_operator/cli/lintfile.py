@@ -15,7 +15,6 @@ from bessemer_operator.cli.problems import (
     Problem,
     UserError,
     from_finding,
-    printable_json,
 )
 from bessemer_operator.cli.yamlfile import Document, read_documents
 from bessemer_operator.core.estimate import NOTHING, Known
@@ -75,11 +74,6 @@ def exit_code(problems: Iterable[Problem], strict: bool) -> int:
     """0, or EXIT_INVALID when there is an error, or with `strict` any problem."""
     counted = [problem for problem in problems if strict or problem.severity == "error"]
     return EXIT_INVALID if counted else EXIT_OK
-
-
-def as_json(problems: Iterable[Problem]) -> str:
-    """A JSON list of problems."""
-    return printable_json([problem.wire() for problem in problems])
 
 
 def as_text(files: Iterable[str], problems: Iterable[Problem]) -> str:

@@ -6,11 +6,26 @@ Each command imports what it needs when it is called, so that `--help` is instan
 
 import os
 import sys
-from typing import Annotated, Literal
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from bessemer_operator.cli.problems import EXIT_INTERRUPTED, EXIT_UNREACHABLE, UserError, printable
+from bessemer_operator.cli.completion import complete_pipeline, complete_stage
+from bessemer_operator.cli.place import Place, placed
+from bessemer_operator.cli.problems import (
+    EXIT_INTERRUPTED,
+    EXIT_UNREACHABLE,
+    UserError,
+    as_yaml,
+    printable,
+    printable_json,
+)
+
+if TYPE_CHECKING:
+    from bessemer_operator.cli.target import Target as FoundTarget
+
+Result = TypeVar("Result")
 
 app = typer.Typer(
     name="bessemer",
@@ -20,13 +35,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Target = Annotated[str, typer.Argument(help="Pipeline file (its local run), or name in the cluster.", metavar="NAME")]
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace in the cluster.")]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Pipeline file (its local run), or name in the cluster.",
+        autocompletion=complete_pipeline,
+    ),
+]
 State = Annotated[str, typer.Option("--state", help="Folder of a local run (default: .bessemer beside the file).")]
-Kubeconfig = Annotated[str, typer.Option("--kubeconfig", help="Kubeconfig file.")]
-Context = Annotated[str, typer.Option("--context", help="Context of the kubeconfig.")]
-Output = Annotated[Literal["text", "json"], typer.Option("-o", "--output", help="Form of the output.")]
-PlanOutput = Annotated[Literal["text", "json", "yaml"], typer.Option("-o", "--output", help="Form of the output.")]
+_FORM = typer.Option("-o", "--output", help="Form of the output.")
+Form = Annotated[Literal["text", "json", "yaml"], _FORM]
+WideForm = Annotated[Literal["text", "wide", "json", "yaml", "name"], _FORM]
 ProfilesFile = Annotated[str, typer.Option("--profiles", help="The administrator's profiles, a YAML file.")]
 Effects = Annotated[
     list[str] | None, typer.Option("--effect", help="AXIS=GAIN supposed to be true, or GAIN on every axis.")
@@ -47,14 +67,15 @@ def lint(
     files: Annotated[list[str], typer.Argument(help="YAML files; - is standard input.", metavar="FILE...")],
     strict: Annotated[bool, typer.Option("--strict", help="Warnings make the exit code 3 too.")] = False,
     profiles: ProfilesFile = "",
-    output: Output = "text",
+    output: Form = "text",
 ) -> None:
     """Check pipeline files: every problem with its line and what to do about it."""
     from bessemer_operator.cli import lintfile
 
     known = lintfile.profiles_of(profiles)
     problems = [problem for file in dict.fromkeys(files) for problem in lintfile.problems_of(file, known)]
-    typer.echo(lintfile.as_json(problems) if output == "json" else lintfile.as_text(files, problems))
+    form = {"json": printable_json, "yaml": as_yaml}.get(output)
+    typer.echo(form([item.wire() for item in problems]) if form else lintfile.as_text(files, problems))
     raise typer.Exit(lintfile.exit_code(problems, strict))
 
 
@@ -76,117 +97,136 @@ def plan(
     effect: Effects = None,
     suppose: Supposed = None,
     profiles: ProfilesFile = "",
-    output: PlanOutput = "text",
+    output: Form = "text",
 ) -> None:
     """What would run and be reused, memory, time and GPU hours, and the power of the gates. Changes nothing."""
-    import asyncio
-
     from bessemer_operator.cli.planfile import show_plan
     from bessemer_operator.cli.supposed import read_supposed
-    from bessemer_operator.cli.target import Place
 
     asked = read_supposed(effect or [], suppose or [])
-    raise typer.Exit(asyncio.run(show_plan(file, Place(state=state), asked, profiles, output)))
+    raise typer.Exit(_go(show_plan(file, Place(state=state), asked, profiles, output)))
 
 
 @app.command()
+@placed
 def status(
-    name: Annotated[str, typer.Argument(help="Pipeline file (its local run), or name in the cluster.")] = "",
-    namespace: Namespace = "default",
-    state: State = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
-    output: Output = "text",
+    place: Place,
+    name: Target = "",
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Pipelines of all namespaces.")] = False,
+    output: WideForm = "text",
 ) -> None:
     """Stages, gates and channels of a pipeline; without a name, a line for every pipeline of the namespace."""
-    import asyncio
-
     from bessemer_operator.cli import verbs
-    from bessemer_operator.cli.target import Place, find_target
 
-    target = find_target(name, Place(namespace, state, kubeconfig, context))
-    asyncio.run(verbs.show_status(target, output) if name else verbs.show_all(target, output))
+    target = _target(name, place)
+    _go(verbs.show_status(target, output) if name else verbs.show_all(target, output, is_everywhere=everywhere))
 
 
 @app.command()
+@placed
+def watch(name: Target, place: Place) -> None:
+    """A pipeline as a live tree, with progress and time left, until it has settled; the exit code says how."""
+    from bessemer_operator.cli.watch import watch
+
+    raise typer.Exit(_go(watch(_target(name, place))))
+
+
+@app.command()
+@placed
+def logs(
+    name: Target,
+    place: Place,
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="Stage, merge or data set; an Evaluation; or resolve, compare, diagnose, promote, rollback, report "
+            "(default: the stage that runs, else one that failed).",
+            autocompletion=complete_stage,
+        ),
+    ] = "",
+    attempt: Annotated[int, typer.Option("--attempt", min=0, help="Number of the attempt (default: the newest).")] = 0,
+    tail: Annotated[int, typer.Option("--tail", min=0, help="Only so many lines of the end.")] = 0,
+) -> None:
+    """What a piece of work wrote: from its pod, or, after that is gone, from the store."""
+    from bessemer_operator.cli.logs import show_logs
+
+    _go(show_logs(_target(name, place), what, attempt, tail))
+
+
+@app.command()
+@placed
 def compare(
-    names: Annotated[list[str], typer.Argument(help="Pipeline files, or names in the cluster.", metavar="NAME...")],
-    namespace: Namespace = "default",
-    state: State = "",
-    context: Context = "",
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pipeline files, or names in the cluster.", metavar="NAME...", autocompletion=complete_pipeline
+        ),
+    ],
+    place: Place,
     profiles: ProfilesFile = "",
-    output: Output = "text",
+    output: Form = "text",
 ) -> None:
     """Candidates side by side: approach, measured benefits, risks that showed, resources, and where each suits."""
-    import asyncio
-
     from bessemer_operator.cli.compare import show_comparison
     from bessemer_operator.cli.lintfile import profiles_of
-    from bessemer_operator.cli.target import Place
 
-    place = Place(namespace, state, context=context)
-    asyncio.run(show_comparison(names, place, profiles_of(profiles) or {}, output))
+    _go(show_comparison(names, place, profiles_of(profiles) or {}, output))
 
 
 @app.command()
+@placed
 def report(
     name: Target,
-    namespace: Namespace = "default",
-    state: State = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
+    place: Place,
+    save: Annotated[str, typer.Option("--save", metavar="FILE", help="Fetch it into this file.")] = "",
+    is_opened: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
-    """Where the HTML report of a pipeline is."""
-    _verb("show_report", name, (namespace, state, kubeconfig, context))
+    """Where the HTML report of a pipeline is; or the report itself."""
+    from bessemer_operator.cli import verbs
+
+    _go(verbs.show_report(_target(name, place), save, is_opened=is_opened))
 
 
 @app.command()
-def retry(
-    name: Target,
-    namespace: Namespace = "default",
-    state: State = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
-) -> None:
+@placed
+def retry(name: Target, place: Place) -> None:
     """Try what failed again, with a fresh count of attempts."""
-    _verb("retry", name, (namespace, state, kubeconfig, context))
+    from bessemer_operator.cli import verbs
+
+    _go(verbs.retry(_target(name, place)))
 
 
 @app.command()
+@placed
 def rerun_from(
     name: Target,
-    stage: Annotated[str, typer.Argument(help="Stage from which everything is done again.")],
-    namespace: Namespace = "default",
-    state: State = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
+    stage: Annotated[
+        str, typer.Argument(help="Stage from which everything is done again.", autocompletion=complete_stage)
+    ],
+    place: Place,
 ) -> None:
     """Do a stage and everything after it again, even where the result is known."""
-    _verb("rerun_from", name, (namespace, state, kubeconfig, context), stage)
+    from bessemer_operator.cli import verbs
+
+    _go(verbs.rerun_from(_target(name, place), stage))
 
 
 @app.command()
-def suspend(
-    name: Target,
-    namespace: Namespace = "default",
-    state: State = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
-) -> None:
+@placed
+def suspend(name: Target, place: Place) -> None:
     """Let running stages save and end; nothing new starts."""
-    _verb("suspend", name, (namespace, state, kubeconfig, context))
+    from bessemer_operator.cli import verbs
+
+    _go(verbs.suspend(_target(name, place)))
 
 
 @app.command()
-def resume(
-    name: Target,
-    namespace: Namespace = "default",
-    state: State = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
-) -> None:
+@placed
+def resume(name: Target, place: Place) -> None:
     """Go on with a suspended pipeline."""
-    _verb("resume", name, (namespace, state, kubeconfig, context))
+    from bessemer_operator.cli import verbs
+
+    _go(verbs.resume(_target(name, place)))
 
 
 By = Annotated[str, typer.Option("--by", help="Who asks (default: as the cluster, or this machine, knows you).")]
@@ -194,66 +234,65 @@ Candidate = Annotated[str, typer.Argument(help="Digest of the candidate that is 
 
 
 @app.command()
-def approve(  # noqa: PLR0913, PLR0917 - each option of the command is a parameter
-    name: Target,
-    candidate: Candidate = "",
-    by: By = "",
-    namespace: Namespace = "default",
-    state: State = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
-) -> None:
+@placed
+def approve(name: Target, place: Place, candidate: Candidate = "", by: By = "") -> None:
     """Agree to the promotion that waits for a person."""
-    _release("approve", name, (namespace, state, kubeconfig, context), candidate, by)
+    from bessemer_operator.cli import release
+
+    _go(release.approve(_target(name, place), candidate, by))
 
 
 @app.command()
-def reject(  # noqa: PLR0913, PLR0917 - each option of the command is a parameter
-    name: Target,
-    candidate: Candidate = "",
-    by: By = "",
-    namespace: Namespace = "default",
-    state: State = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
-) -> None:
+@placed
+def reject(name: Target, place: Place, candidate: Candidate = "", by: By = "") -> None:
     """Refuse the promotion that waits for a person."""
-    _release("reject", name, (namespace, state, kubeconfig, context), candidate, by)
+    from bessemer_operator.cli import release
+
+    _go(release.reject(_target(name, place), candidate, by))
 
 
 @app.command()
-def rollback(  # noqa: PLR0913, PLR0917 - each option of the command is a parameter
+@placed
+def rollback(
     name: Target,
+    place: Place,
     digest: Annotated[
         str, typer.Argument(help="What the channel shall hold again (default: what it held before).")
     ] = "",
     channel: Annotated[str, typer.Option("--channel", help="Channel, where there are several.")] = "",
     by: By = "",
-    namespace: Namespace = "default",
-    state: State = "",
-    kubeconfig: Kubeconfig = "",
-    context: Context = "",
 ) -> None:
     """Let a channel hold an earlier checkpoint again; what it leaves is not promoted again."""
-    _release("rollback", name, (namespace, state, kubeconfig, context), digest, channel, by)
-
-
-def _release(verb: str, name: str, place: tuple[str, str, str, str], *arguments: str) -> None:
-    import asyncio
-
     from bessemer_operator.cli import release
-    from bessemer_operator.cli.target import Place, find_target
 
-    asyncio.run(getattr(release, verb)(find_target(name, Place(*place)), *arguments))
+    _go(release.rollback(_target(name, place), digest, channel, by))
 
 
-def _verb(verb: str, name: str, place: tuple[str, str, str, str], *arguments: str) -> None:
+@app.command()
+@placed
+def doctor(
+    place: Place,
+    home: Annotated[
+        str, typer.Option("--operator-namespace", help="Where the operator is installed.")
+    ] = "bessemer-system",
+    output: Form = "text",
+) -> None:
+    """Whether the cluster is fit for pipelines, and what to do where it is not."""
+    from bessemer_operator.cli.doctor import show_findings
+
+    raise typer.Exit(_go(show_findings(place, home, output)))
+
+
+def _target(name: str, place: Place) -> "FoundTarget":
+    from bessemer_operator.cli.target import find_target
+
+    return find_target(name, place)
+
+
+def _go(work: Coroutine[Any, Any, Result]) -> Result:
     import asyncio
 
-    from bessemer_operator.cli import verbs
-    from bessemer_operator.cli.target import Place, find_target
-
-    asyncio.run(getattr(verbs, verb)(find_target(name, Place(*place)), *arguments))
+    return asyncio.run(work)
 
 
 def main() -> None:

@@ -3,18 +3,16 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
-
-from ruamel.yaml import YAML
 
 from bessemer_api.v1alpha1.merge import MergeJob
 from bessemer_api.v1alpha1.pipeline import PipelineSpec
 from bessemer_api.v1alpha1.stage import TrainingStage
 from bessemer_operator.cli import planview as view
 from bessemer_operator.cli.lintfile import problems_in, profiles_of
+from bessemer_operator.cli.place import Place
 from bessemer_operator.cli.plan import as_lines, known_nodes, make_steps
 from bessemer_operator.cli.problems import (
     EXIT_INVALID,
@@ -22,10 +20,11 @@ from bessemer_operator.cli.problems import (
     InvalidFileError,
     Problem,
     UserError,
+    as_yaml,
     printable_json,
 )
 from bessemer_operator.cli.supposed import Supposed
-from bessemer_operator.cli.target import KIND, Place, Target, opened
+from bessemer_operator.cli.target import KIND, Target, opened
 from bessemer_operator.cli.yamlfile import Document, read_pipeline
 from bessemer_operator.cluster.protocol import Ref
 from bessemer_operator.core.budget import BYTES_PER_TOKEN, exceeded, known_of
@@ -108,13 +107,6 @@ def as_text(facts: Facts, stages: tuple[StageEstimate, ...], plan: Json) -> list
         *lines,
         *(["", "Estimates. Assumed:", *(f"- {line}" for line in plan["assumed"])] if plan["assumed"] else []),
     ]
-
-
-def as_yaml(document: Json) -> str:
-    """The document as YAML."""
-    text = StringIO()
-    YAML(typ="safe", pure=True).dump(json.loads(json.dumps(document)), text)
-    return text.getvalue().rstrip()
 
 
 # --- what is read -----------------------------------------------------------------------------------------------

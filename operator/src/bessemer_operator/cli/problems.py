@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 from bessemer_operator.core.findings import Finding, Severity
@@ -24,6 +25,8 @@ EXIT_NOT_FOUND = 7
 """There is no such pipeline, or nothing of the kind that was asked for."""
 EXIT_WAITING = 8
 """All is done but what a person or a time is waited for: an approval, or a soak."""
+EXIT_UNFIT = 9
+"""`doctor` found something that keeps pipelines from running."""
 EXIT_INTERRUPTED = 130
 """Stopped by the user; what ran was saved."""
 
@@ -37,6 +40,15 @@ def printable_json(document: object) -> str:
     """The document as indented JSON, in which every character that `printable` would replace is escaped."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
     return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+
+
+def as_yaml(document: object) -> str:
+    """The document as YAML."""
+    from ruamel.yaml import YAML  # noqa: PLC0415 - slow to import
+
+    text = StringIO()
+    YAML(typ="safe", pure=True).dump(json.loads(json.dumps(document)), text)
+    return text.getvalue().rstrip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from rich.live import Live
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline, PipelineStatus
 from bessemer_operator.cli.board import board
 from bessemer_operator.cli.lintfile import check
+from bessemer_operator.cli.place import Place
 from bessemer_operator.cli.problems import EXIT_STAGE, EXIT_UNREACHABLE, UserError
 from bessemer_operator.cli.story import news, outcome, summary
-from bessemer_operator.cli.target import Place, state_folder
+from bessemer_operator.cli.target import state_folder
 from bessemer_operator.cli.verbs import find_losses, new_token
 from bessemer_operator.cli.yamlfile import Document, read_pipeline
 from bessemer_operator.cluster.protocol import ClusterError

@@ -8,29 +8,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
+from bessemer_operator.cli.place import Place
 from bessemer_operator.cli.problems import EXIT_INVALID, EXIT_NOT_FOUND, EXIT_UNREACHABLE, UserError, printable
 from bessemer_operator.cli.yamlfile import read_pipeline
 from bessemer_operator.cluster.protocol import Cluster, ClusterError, Invalid, NotFound, Ref
 from bessemer_operator.core.findings import field_path
 from bessemer_operator.local import NAMESPACE, LocalRun
 
+if TYPE_CHECKING:
+    from bessemer_operator.cluster.kube import KubeCluster
+
 STATE = ".bessemer"
 KIND = "AdaptationPipeline"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The options that say where to look. `state` is the folder of a local run."""
-
-    namespace: str = NAMESPACE
-    state: str = ""
-    kubeconfig: str = ""
-    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +50,27 @@ def find_target(name: str, place: Place) -> Target:
     """The target that the user named: a YAML file stands for its local run. Raises InvalidFileError."""
     is_file = Path(name).suffix in {".yaml", ".yml", ".json"} or Path(name).is_file()
     if not is_file:
-        return Target(Ref(KIND, name, place.namespace), place)
+        return Target(Ref(KIND, name, namespace_of(place)), place)
     pipeline, _ = read_pipeline(name)
     return Target(Ref(KIND, pipeline.metadata.name, pipeline.metadata.namespace), place, name)
+
+
+async def connect(place: Place) -> "KubeCluster":
+    """The cluster of a place. Raises Unavailable."""
+    from bessemer_operator.cluster.kube import KubeCluster  # noqa: PLC0415 - a second to import, for clusters only
+
+    return await KubeCluster.connect(_kubeconfig(place), place.context or None)
+
+
+def namespace_of(place: Place) -> str:
+    """The namespace that was asked for, else that of the context."""
+    from bessemer_operator.cluster.kube import default_namespace  # noqa: PLC0415 - as above
+
+    return place.namespace or default_namespace(_kubeconfig(place), place.context or None) or NAMESPACE
+
+
+def _kubeconfig(place: Place) -> Path | None:
+    return Path(place.kubeconfig) if place.kubeconfig else None
 
 
 def as_pipeline(obj: dict[str, Any]) -> AdaptationPipeline:
@@ -93,14 +105,7 @@ async def _connected(target: Target) -> AsyncIterator[Cluster]:
     run = target.run
     if run is not None and not (run.state / "cluster").is_dir():
         raise UserError(f"Nothing has run in {run.state} yet; begin with: bessemer run {target.file}", EXIT_NOT_FOUND)
-    cluster: Cluster
-    if run is not None:
-        cluster = run.cluster
-    else:
-        from bessemer_operator.cluster.kube import KubeCluster  # noqa: PLC0415 - a second to import, for clusters only
-
-        kubeconfig = Path(target.place.kubeconfig) if target.place.kubeconfig else None
-        cluster = await KubeCluster.connect(kubeconfig, target.place.context or None)
+    cluster: Cluster = run.cluster if run is not None else await connect(target.place)
     try:
         yield cluster
     finally:

@@ -3,15 +3,19 @@
 The verbs are annotations, as docs/contract.md says; what they mean is decided by reconcile.
 """
 
+import tempfile
+import webbrowser
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
-from bessemer_operator.cli.board import board
-from bessemer_operator.cli.problems import EXIT_NOT_FOUND, EXIT_USAGE, UserError, printable, printable_json
+from bessemer_operator.cli.board import board, condition_lines
+from bessemer_operator.cli.listing import name_of
+from bessemer_operator.cli.listing import show as listing_of
+from bessemer_operator.cli.problems import EXIT_NOT_FOUND, EXIT_USAGE, UserError, as_yaml, printable, printable_json
+from bessemer_operator.cli.storefile import read_file
 from bessemer_operator.cli.story import newest_losses, outcome
 from bessemer_operator.cli.target import KIND, Target, as_pipeline, opened
 from bessemer_operator.cluster.clock import utc_now
@@ -28,10 +32,14 @@ async def show_status(target: Target, output: str) -> None:
         obj = await cluster.get(target.ref)
         pipeline = as_pipeline(obj)
         losses = await find_losses(cluster, pipeline)
-    if output == "json":
-        print(printable_json(obj))
+    if output in {"json", "yaml"}:
+        print(printable_json(obj) if output == "json" else as_yaml(obj))
+    elif output == "name":
+        print(name_of(obj))
     else:
         Console().print(board(pipeline, losses))
+        if output == "wide":
+            Console().print(condition_lines(pipeline))
 
 
 async def find_losses(cluster: Cluster, pipeline: AdaptationPipeline) -> dict[str, float]:
@@ -49,31 +57,32 @@ def _metrics(stage: Json) -> dict[str, float]:
     return metrics
 
 
-async def show_all(target: Target, output: str) -> None:
-    """Print every pipeline of the target's namespace, a line each."""
+async def show_all(target: Target, output: str, *, is_everywhere: bool) -> None:
+    """Print every pipeline of the target's namespace, or of all, a line each."""
     async with opened(target) as cluster:
-        listing = await cluster.list(KIND, target.ref.namespace)
-    if output == "json":
-        print(printable_json(list(listing.items)))
-        return
-    table = Table(box=None, pad_edge=False, header_style="")
-    for title in ("NAME", "STAGE", "PROGRESS", "GATE", "PROMOTED"):
-        table.add_column(title, no_wrap=True)
-    for obj in listing.items:
-        status = obj.get("status") or {}
-        words = [status.get(key) or "" for key in ("currentStage", "progress", "gate", "promoted")]
-        table.add_row(Text(printable(obj["metadata"]["name"])), *(Text(printable(word)) for word in words))
-    Console().print(table)
+        listing = await cluster.list(KIND, None if is_everywhere else target.ref.namespace)
+    listing_of(listing.items, output, is_everywhere=is_everywhere)
 
 
-async def show_report(target: Target) -> None:
-    """Print where the report is."""
+async def show_report(target: Target, save: str, *, is_opened: bool) -> None:
+    """Print where the report is; save it to a file, or open it in a browser, where that is asked for."""
     async with opened(target) as cluster:
         pipeline = as_pipeline(await cluster.get(target.ref))
-    if not pipeline.status.report:
+    url = pipeline.status.report
+    if not url:
         message = f"{target.ref.name} has no report yet. {outcome(pipeline).sentence}"
         raise UserError(message, EXIT_NOT_FOUND)
-    print(printable(pipeline.status.report))
+    if not save and not is_opened:
+        print(printable(url))
+        return
+    data = read_file(url)
+    if data is None:
+        raise UserError(printable(f"{url} is not there, as seen from here"), EXIT_NOT_FOUND)
+    path = Path(save or Path(tempfile.mkdtemp(prefix="bessemer-")) / f"{target.ref.name}.html")
+    path.write_bytes(data)
+    print(printable(str(path)))
+    if is_opened:
+        webbrowser.open(path.resolve().as_uri())
 
 
 async def retry(target: Target) -> None:

@@ -63,6 +63,25 @@ _WRITE: Query = {"fieldManager": _MANAGER, "fieldValidation": "Strict"}
 """Unknown fields are refused, where the server would drop them without a word."""
 
 
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def default_namespace(kubeconfig: Path | None = None, context: str | None = None) -> str:
+    """The namespace that the context names, or that of this pod; empty where neither says one."""
+    try:
+        if kubeconfig is None and _is_in_cluster():
+            return _POD_NAMESPACE.read_text().strip()
+        contexts, active = config.list_kube_config_contexts(str(kubeconfig) if kubeconfig else None)
+        named = [item for item in contexts if item["name"] == context] if context else [active]
+        return str((named[0].get("context") or {}).get("namespace") or "")
+    except (OSError, LookupError, AttributeError, config.ConfigException):
+        return ""
+
+
+def _is_in_cluster() -> bool:
+    return "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+
+
 class KubeCluster:
     """An API server. Use `connect`; `close` when done."""
 
@@ -83,9 +102,8 @@ class KubeCluster:
         Raises Unavailable, with the reason, when none of them can be used.
         """
         settings = Configuration()
-        in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
         try:
-            if kubeconfig is None and in_cluster:
+            if kubeconfig is None and _is_in_cluster():
                 config.load_incluster_config(client_configuration=settings)
             else:
                 path = str(kubeconfig) if kubeconfig else None
@@ -195,6 +213,16 @@ class KubeCluster:
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         found = await self._json("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}, body)
         return str(found["status"]["userInfo"]["username"])
+
+    async def may(self, verb: str, resource: str, namespace: str) -> bool:
+        """Whether the user may do `verb` on `resource` (`plural[/subresource].group`) in a namespace."""
+        plural, _, group = resource.partition(".")
+        plural, _, subresource = plural.partition("/")
+        asked = {"verb": verb, "group": group, "resource": plural, "namespace": namespace}
+        spec = {"resourceAttributes": {**asked, **({"subresource": subresource} if subresource else {})}}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        return bool((await self._json("POST", path, {}, body))["status"]["allowed"])
 
     async def close(self) -> None:
         await self._client.close()

@@ -48,8 +48,10 @@ _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # as the API server: no vowels,
 class LocalCluster:
     """A `Cluster` in a directory. Writes are durable (fsync) before they return."""
 
-    def __init__(self, root: Path, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, root: Path, clock: Callable[[], datetime] = utc_now, logs: Path | None = None) -> None:
+        """`logs` is where the kubelet of this directory puts the logs of pods."""
         self.root = root
+        self._logs = logs or root / "pods"
         self._journal = Journal(root)
         self._clock = clock
         self._waiting: set[asyncio.Event] = set()
@@ -190,13 +192,11 @@ class LocalCluster:
             self._waiting.discard(wake)
 
     async def pod_log(self, ref: Ref, container: str | None = None, tail_lines: int | None = None) -> str:
-        """From <root>/pods, where the executor puts logs; also after the pod is gone (its newest incarnation)."""
-        folders = sorted(
-            (self.root / "pods").glob(f"{ref.namespace}_{ref.name}_*"), key=lambda folder: folder.stat().st_mtime
-        )
+        """From where the executor puts logs; also after the pod is gone (its newest incarnation)."""
+        folders = sorted(self._logs.glob(f"{ref.namespace}_{ref.name}_*"), key=lambda folder: folder.stat().st_mtime)
         logs = sorted(folders[-1].glob(f"{container or '*'}.log")) if folders else []
         if not logs:
-            raise NotFound(f"{ref}: no log of container {container or '(any)'} under {self.root / 'pods'}")
+            raise NotFound(f"{ref}: no log of container {container or '(any)'} under {self._logs}")
         if len(logs) > 1:
             names = ", ".join(log.stem for log in logs)
             raise Invalid(f"{ref}: a container name must be specified, choose one of: {names}")

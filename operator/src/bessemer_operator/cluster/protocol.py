@@ -57,6 +57,8 @@ _ALL = (
     Kind("ConfigMap", "", "v1", "configmaps", has_status=False, has_generation=False),
     Kind("Secret", "", "v1", "secrets", has_status=False, has_generation=False),
     Kind("Event", "", "v1", "events", has_status=False, has_generation=False),
+    Kind("CustomResourceDefinition", "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False),
+    Kind("LocalQueue", "kueue.x-k8s.io", "v1beta1", "localqueues"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases", has_status=False, has_generation=False),
 )
 

@@ -25,7 +25,23 @@ def find_events(before: PipelineStatus, after: PipelineStatus) -> tuple[Event, .
         if gate.verdict != "Pending" and verdicts.get(gate.name) != (gate.verdict, gate.look):
             kind = _level(gate.verdict == "Passed")
             told.append(Event(kind, f"Gate{gate.verdict}", f"{gate.name}: {gate.message}"))
-    return (*told, *_choice_events(before, after), *_channel_events(before, after), *_condition_events(before, after))
+    return (
+        *told,
+        *_alarms(before, after),
+        *_choice_events(before, after),
+        *_channel_events(before, after),
+        *_condition_events(before, after),
+    )
+
+
+def _alarms(before: PipelineStatus, after: PipelineStatus) -> list[Event]:
+    """One for each alarm of a diagnostic; the same alarm about the same checkpoint is not told again."""
+    known = {(item.name, item.subject, item.evidence_digest) for item in before.diagnostics if item.state == "Alarm"}
+    return [
+        Event("Warning", "DiagnosticAlarm", f"{item.subject}: {item.name}: {item.message}".removesuffix(": "))
+        for item in after.diagnostics
+        if item.state == "Alarm" and (item.name, item.subject, item.evidence_digest) not in known
+    ]
 
 
 def _level(is_good: bool) -> Literal["Normal", "Warning"]:

@@ -1,19 +1,19 @@
 """What Prometheus scrapes of the operator. It only counts: nothing reads these numbers back."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from bessemer_operator.core.naming import LABEL_PIPELINE, LABEL_STAGE
+from bessemer_api.v1alpha1.merge import MergeMethod
+from bessemer_api.v1alpha1.stage import StageMethod
 from bessemer_operator.core.plan import Plan
-from bessemer_operator.reconcile.cache import Cache, Key, Obj
+from bessemer_operator.reconcile.cache import Key, Obj
+from bessemer_operator.reconcile.gauges import Objects
 
-PHASES = ("Ready", "Stalled", "Suspended", "Reconciling", "Pending")
+OUTCOMES = ("Succeeded", "Failed", "Preempted")
 _HOUR = 3600.0
 _STAGE_BUCKETS = (10.0, 60.0, 300.0, 900.0, _HOUR, 4 * _HOUR, 12 * _HOUR, 24 * _HOUR, 72 * _HOUR, 240 * _HOUR)
 _SHORT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -22,11 +22,11 @@ _SHORT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 class Metrics:
     """All metrics of one operator process."""
 
-    def __init__(self, cache: Cache, version: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, objects: Objects, version: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
         self._ended: dict[str, float] = {}
-        self.registry.register(_Objects(cache))
+        self.registry.register(objects)
         at = self.registry
         self.stage_duration = Histogram(
             "bessemer_stage_duration_seconds",
@@ -44,6 +44,10 @@ class Metrics:
         self.gates = Counter("bessemer_gate_decisions", "Verdicts of gates.", ["gate", "verdict"], registry=at)
         self.promotions = Counter("bessemer_promotions", "Checkpoints promoted.", registry=at)
         self.attempts = Counter("bessemer_attempts", "Attempts that ended.", ["outcome"], registry=at)
+        for outcome in OUTCOMES:  # a counter that begins at 1 would hide the first one from rate() and increase()
+            self.attempts.labels(outcome)
+        for method in (*get_args(StageMethod), *get_args(MergeMethod)):
+            self.stage_duration.labels(method)
         self.preemptions = Counter("bessemer_preemptions", "Attempts that were preempted.", registry=at)
         self.requests = Counter(
             "bessemer_api_requests", "Requests to the API server.", ["verb", "resource", "code"], registry=at
@@ -61,6 +65,11 @@ class Metrics:
         """Show the length of the work queue."""
         gauge = Gauge("bessemer_queue_depth", "Objects that are due or being worked on.", registry=self.registry)
         gauge.set_function(depth)
+
+    def watch_lease(self, is_held: Callable[[], bool]) -> None:
+        """Show whether this process is the one that works."""
+        gauge = Gauge("bessemer_lease_held", "1 in the operator process that holds the Lease.", registry=self.registry)
+        gauge.set_function(lambda: float(is_held()))
 
     def request(self, verb: str, resource: str, code: int) -> None:
         """A request to the API server was answered (code 0: it was not)."""
@@ -109,50 +118,6 @@ class Metrics:
     def render(self) -> bytes:
         """The text that a scrape gets."""
         return generate_latest(self.registry)
-
-
-def phase_of(pipeline: Obj) -> str:
-    """One word for a pipeline, from its conditions."""
-    conditions = (pipeline.get("status") or {}).get("conditions") or []
-    held = {item["type"] for item in conditions if item["status"] == "True"}
-    return next((phase for phase in PHASES if phase in held), "Pending")
-
-
-class _Objects(Collector):
-    """Gauges that are read off the cache at each scrape."""
-
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-
-    def collect(self) -> Iterable[Metric]:
-        yield self._pipelines()
-        yield self._pods()
-
-    def describe(self) -> Iterator[Metric]:
-        return iter(())
-
-    def _pipelines(self) -> Metric:
-        family = GaugeMetricFamily("bessemer_pipelines", "Pipelines by what they do.", labels=["phase"])
-        counts = dict.fromkeys(PHASES, 0)
-        for pipeline in self._cache.of_kind("AdaptationPipeline"):
-            counts[phase_of(pipeline)] += 1
-        for phase, count in counts.items():
-            family.add_metric([phase], count)
-        return family
-
-    def _pods(self) -> Metric:
-        labels = ["namespace", "pod", "pipeline", "stage"]
-        family = GaugeMetricFamily("bessemer_stage_pod_info", "Running pods of stages.", labels=labels)
-        for pod in self._cache.of_kind("Pod"):
-            metadata, found = pod["metadata"], pod["metadata"].get("labels") or {}
-            if (pod.get("status") or {}).get("phase") == "Running" and LABEL_STAGE in found:
-                names = [metadata["namespace"], metadata["name"], found.get(LABEL_PIPELINE, ""), found[LABEL_STAGE]]
-                family.add_metric(names, 1)
-        return family
-
-
-def _verdict(gate: Obj) -> tuple[Any, ...]:
-    return gate["verdict"], gate.get("candidate"), gate["look"]
 
 
 def _reason(status: Obj, kind: str) -> str:

@@ -18,6 +18,7 @@ from bessemer_operator.cluster.kube import KubeCluster
 from bessemer_operator.cluster.protocol import Ref
 from bessemer_operator.reconcile.cache import Cache, Obj
 from bessemer_operator.reconcile.controller import Controller
+from bessemer_operator.reconcile.gauges import Objects
 from bessemer_operator.reconcile.guarded import GuardedCluster
 from bessemer_operator.reconcile.health import Health, serve
 from bessemer_operator.reconcile.lease import Lease
@@ -47,6 +48,7 @@ class Service:
         controller = Controller(guarded, cache, settings.profiles, utc_now, on_plan=metrics.planned)
         self.runtime = Runtime(controller, measured=metrics.reconciled)
         metrics.watch_queue(lambda: float(len(self.runtime.queue)))
+        metrics.watch_lease(lambda: self.lease.is_held)
         self.health = Health(self.runtime.queue.oldest, lambda: self.lease.is_held)
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -56,7 +58,7 @@ class Service:
     async def connect(cls, settings: Settings) -> "Service":
         """A service that can reach its API server. Raises Unavailable."""
         cache = Cache()
-        metrics = Metrics(cache, version("bessemer-operator"))
+        metrics = Metrics(Objects(cache, settings.profiles, utc_now), version("bessemer-operator"))
         return cls(settings, await KubeCluster.connect(settings.kubeconfig, on_request=metrics.request), cache, metrics)
 
     async def start(self) -> None:

@@ -5,6 +5,8 @@ The control plane is this module's own, because its operator and API server are 
 
 import json
 import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,10 +19,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.monitoring.test_dashboards import PANELS, replaced
 from tests.support.controlplane import ControlPlane, Program, wait_for
 from tests.support.controlplane.process import free_port
+from tests.support.dcgm import exporter
 from tests.support.installation import ACCOUNT, NAMESPACE, Installation, installed
 from tests.support.mini import write_mini
+from tests.support.prometheus import JOB_OF_OPERATOR, PROMETHEUS, REASON, Prometheus, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -36,6 +41,17 @@ Obj = dict[str, Any]
 def bessemer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with ControlPlane.start(tmp_path_factory.mktemp("operator")) as plane, installed(plane) as installation:
         yield installation
+
+
+@pytest.fixture(scope="module")
+def prometheus(bessemer: Installation) -> Iterator[Prometheus | None]:
+    """Scrapes the operator, whatever becomes of it, and every pod of an attempt; None where it is not installed."""
+    if PROMETHEUS is None:
+        yield None
+        return
+    port = int(program_of(bessemer).env["BESSEMER_METRICS_PORT"])
+    with exporter(port) as gpus:
+        yield start(bessemer.plane, {JOB_OF_OPERATOR: [f"127.0.0.1:{port}"], "dcgm-exporter": [gpus]})
 
 
 def words_only(folder: Path, name: str) -> Path:
@@ -131,7 +147,7 @@ def test_it_starts_healthy_and_holds_the_lease(bessemer: Installation) -> None:
 
 
 def test_a_whole_pipeline_is_promoted_although_the_operator_is_killed_again_and_again(
-    bessemer: Installation, tmp_path: Path
+    bessemer: Installation, prometheus: Prometheus | None, tmp_path: Path
 ) -> None:
     """Everything is real: data, tokenizer, training under torchrun, evaluation, gate, promotion."""
     mini = write_mini(tmp_path / "mini", {"spec.profiles": {"train": "gpu-2"}})
@@ -151,6 +167,45 @@ def test_a_whole_pipeline_is_promoted_although_the_operator_is_killed_again_and_
     assert [[item["outcome"] for item in found] for found in attempts.values()] == [["Succeeded"]] * 7
     assert_nothing_created_twice(bessemer)
     assert_attempts_are_never_changed(bessemer)
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason=REASON)
+@pytest.mark.parametrize("panel", PANELS)
+def test_every_panel_of_the_dashboards_shows_that_run(prometheus: Prometheus | None, panel: Obj) -> None:
+    """Asked over the run, step by step: the answer changes on the way. DCGM's metrics are those of support/dcgm.py."""
+    assert prometheus is not None
+    for target in panel["targets"]:
+        states = changes(prometheus, replaced(target["expr"], "10s"))
+        assert len(states) > 1, (target["expr"], states)
+
+
+def changes(prometheus: Prometheus, expr: str) -> set[tuple[tuple[str, str], ...]]:
+    """The different answers to a query at the times at which the operator was scraped."""
+    end = float(prometheus.get("query", query="time()")["result"][0])
+    start, step = end - 900, 1.0
+    up = prometheus.over("bessemer_build_info", start, end, step)
+    answers: dict[float, list[tuple[str, str]]] = {at: [] for series in up.values() for at, _ in series}
+    for labels, series in prometheus.over(expr, start, end, step).items():
+        for at, value in series:
+            if at in answers and value != "NaN":
+                answers[at].append((labels, value))
+    return {tuple(sorted(found)) for found in answers.values()}
+
+
+def test_the_doctor_finds_the_operator_well(bessemer: Installation) -> None:
+    command = [sys.executable, "-m", "bessemer_operator.cli.main", "doctor", "-o", "json", "-n", "default"]
+    done = subprocess.run(
+        [*command, "--kubeconfig", str(bessemer.plane.kubeconfig)], check=False, capture_output=True, text=True
+    )
+    found = {item["subject"]: item["level"] for item in json.loads(done.stdout)}
+    assert (found["operator"], found["training-operator"]) == ("ok", "ok"), done.stdout
+    assert [level for subject, level in found.items() if subject.startswith("store ")] == ["ok"]
+
+
+def test_events_tell_the_story_to_kubectl(bessemer: Installation) -> None:
+    said = bessemer.plane.kubectl(["events", "--for", "adaptationpipeline/mini", "-n", "default", "--no-headers"])
+    reasons = {line.split()[2] for line in said.splitlines()}
+    assert {"StageSucceeded", "GatePassed", "ChannelMoved", "Promoted"} <= reasons, said
 
 
 def test_kopf_leaves_no_mark_on_our_objects(bessemer: Installation) -> None:

@@ -72,7 +72,7 @@ def test_every_query_is_promql(tmp_path: Path) -> None:
     assert f"{len(expressions)} rules found" in done.stdout
 
 
-def replaced(expr: str) -> str:
+def replaced(expr: str, interval: str = "1m") -> str:
     """An expression as Grafana would send it."""
-    values = {"__rate_interval": "1m", "price": "2.5", "peak": "989"}
+    values = {"__rate_interval": interval, "price": "2.5", "peak": "989"}
     return re.sub(r"\$(\w+)", lambda match: values.get(match[1], ".+"), expr)

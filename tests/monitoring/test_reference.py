@@ -21,7 +21,7 @@ def rows(heading: str) -> list[list[str]]:
     """Cells of the table under a heading."""
     section = PAGE.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
     lines = [line for line in section.splitlines() if line.startswith("| `")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def told(heading: str) -> dict[str, list[str]]:

@@ -69,6 +69,11 @@ def _hang(_: RunSpec) -> str:
     return "hang"
 
 
+def _comparing(spec: RunSpec, name: str) -> str | None:
+    """The comparison of the release gate goes on and on."""
+    return "hang" if spec.compare is not None and spec.compare.gate == "release" else None
+
+
 def _bad(spec: RunSpec) -> Ending:
     return failure(spec, EXIT_PERMANENT, "BadData", "line 7: text is missing")
 
@@ -143,7 +148,7 @@ async def _annotated(world: World, **notes: str) -> None:
 SITUATIONS: Mapping[str, Callable[[World], Awaitable[None]]] = {
     "first run, data or stages under way": lambda w: _applied(w, {}, _when("pretrain", _hang)),
     "retraining beside a live incumbent": _retraining,
-    "evaluations or comparison under way": lambda w: _applied(w, {}, _when("compare", _hang)),
+    "evaluations or comparison under way": lambda w: _applied(w, {}, _comparing),
     "promoted": _applied,
     "passed, a person must agree": lambda w: _applied(w, ASKED),
     "inconclusive, a person may agree": lambda w: _unclear(w, lambda w: _applied(w, OVERRIDE)),

@@ -94,6 +94,11 @@ def test_the_artifact_loads_in_transformers_and_holds_the_tokenizer(reference: P
     assert manifest.meta["inputDigest"] == run_digest("reference")
 
 
+def test_the_artifact_names_its_architecture_for_servers_that_need_it(reference: Pod, inputs: Inputs) -> None:
+    folder = inputs.store.fetch(str(reference.report().output_digest))
+    assert json.loads((folder / "config.json").read_bytes())["architectures"] == ["LlamaForCausalLM"]
+
+
 def test_the_artifact_names_no_version_of_a_library(reference: Pod, inputs: Inputs) -> None:
     folder = inputs.store.fetch(str(reference.report().output_digest))
     for name in ("config.json", "generation_config.json"):

@@ -62,7 +62,8 @@ def test_an_imported_model_is_the_model(source: Path, tmp_path: Path, model: Any
     expected = model.state_dict()
     assert all(torch.equal(loaded[name], expected[name].float()) for name in expected)
     assert {value.dtype for value in load_file(folder / WEIGHTS).values()} == {torch.bfloat16}
-    assert json.loads((folder / "config.json").read_bytes())["dtype"] == "bfloat16"
+    config = json.loads((folder / "config.json").read_bytes())
+    assert (config["dtype"], config["architectures"]) == ("bfloat16", ["LlamaForCausalLM"])
     assert context.store.manifest(str(outcome.output_digest)).kind == "checkpoint"
     assert _import(source, tmp_path)[1].output_digest == outcome.output_digest
 

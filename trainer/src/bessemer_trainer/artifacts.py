@@ -45,8 +45,12 @@ def write_checkpoint(folder: Path, model: nn.Module, weights: Mapping[str, Tenso
 
 
 def write_config(folder: Path, model: Any, dtype: torch.dtype | None) -> None:  # noqa: ANN401 - transformers is untyped
-    """Write the configuration files without transformers' version, which would make equal models differ."""
-    config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
+    """Write the configuration files without transformers' version, which would make equal models differ.
+
+    `architectures` names the model's class: transformers can do without, vLLM and mergekit can not.
+    """
+    told = {"dtype": str(dtype).removeprefix("torch."), "architectures": [type(model).__name__]}
+    config = model.config.to_dict() | told
     _write_json(folder / "config.json", config)
     generation = {key: config.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     _write_json(

@@ -34,6 +34,7 @@ BRIEF = {"name": "loss", "task": "distinctValidNovel"}
 NO_METRIC = "the task has no such metric"
 GENERATES = "maxNewTokens belongs to tasks that generate"
 SAMPLES = "samples and temperature belong to tasks that sample"
+ONE_PROMPT = "passages belongs to tasks whose items have one prompt"
 HAS_PROMPT = "perturb and prompt: chat belong to tasks whose items have a prompt"
 HEAT = "several samples need a temperature above 0"
 ONE_ORIGIN = "items need exactly one of uri and reasoningGym"
@@ -216,6 +217,11 @@ CASES = (
     Case("a_temperature_of_a_hand_off_is_refused", SAMPLES, {AXIS: {**QUIZ, "task": "handoff", "temperature": 1}}),
     Case("a_perturbed_text_is_refused", HAS_PROMPT, {f"{AXIS}.perturb": ["truncate"]}),
     Case("a_text_as_a_chat_is_refused", HAS_PROMPT, {f"{AXIS}.prompt": "chat"}),
+    Case("a_passage_before_a_text_is_refused", ONE_PROMPT, {f"{AXIS}.passages": True}),
+    Case(
+        "a_passage_before_a_session_is_refused", ONE_PROMPT, {AXIS: {"name": "s", "task": "handoff", "passages": True}}
+    ),
+    Case("a_passage_before_a_question_is_accepted", "", {AXIS: {**QUIZ, "passages": True}}),
     Case("a_perturbed_chat_is_accepted", "", {AXIS: {**QUIZ, "prompt": "chat", "perturb": ["asrNoise"]}}),
     Case("three_greedy_samples_are_refused", HEAT, {AXIS: {**SHORT, "samples": 3, "temperature": 0}}),
     Case("one_greedy_sample_is_accepted", "", {AXIS: {**SHORT, "samples": 1, "temperature": 0}}),

@@ -124,6 +124,8 @@ _METRIC_MESSAGE = "the task has no such metric"
 _GENERATES_MESSAGE = "maxNewTokens belongs to tasks that generate"
 _SAMPLES_MESSAGE = "samples and temperature belong to tasks that sample"
 _PROMPT_MESSAGE = "perturb and prompt: chat belong to tasks whose items have a prompt"
+_WITHOUT_ONE_PROMPT = sorted({*TASKS_WITHOUT_PROMPT, "handoff", "sessionCost"})
+_PASSAGES_MESSAGE = "passages belongs to tasks whose items have one prompt"
 _TEMPERATURE_MESSAGE = "several samples need a temperature above 0"
 
 
@@ -159,6 +161,11 @@ class Axis(Model):
         description="Damage to every prompt, the same each time, in this order.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
+    passages: bool | None = Field(
+        None,
+        description="Open book: the item's field `passage` stands before its prompt. An axis without it on the same "
+        "items makes the table of retrieval: base or tuned, with or without passages.",
+    )
     cel: ClassVar[tuple[tuple[str, str], ...]] = (
         (_METRIC_RULE, _METRIC_MESSAGE),
         (f"!has(self.maxNewTokens) || self.task in {_quoted(TASKS_THAT_GENERATE)}", _GENERATES_MESSAGE),
@@ -171,6 +178,7 @@ class Axis(Model):
             " || ((!has(self.prompt) || self.prompt == 'plain') && !has(self.perturb))",
             _PROMPT_MESSAGE,
         ),
+        (f"!has(self.passages) || !(self.task in {_quoted(_WITHOUT_ONE_PROMPT)})", _PASSAGES_MESSAGE),
         (
             "!has(self.temperature) || self.temperature > 0.0 ||"
             " (has(self.samples) ? self.samples == 1 : self.task != 'distinctValidNovel')",
@@ -189,6 +197,8 @@ class Axis(Model):
             raise ValueError(_SAMPLES_MESSAGE)
         if not task.has_prompt and (self.prompt == "chat" or self.perturb is not None):
             raise ValueError(_PROMPT_MESSAGE)
+        if self.passages is not None and self.task in _WITHOUT_ONE_PROMPT:
+            raise ValueError(_PASSAGES_MESSAGE)
         if self.temperature == 0 and self.answers > 1:
             raise ValueError(_TEMPERATURE_MESSAGE)
         return self

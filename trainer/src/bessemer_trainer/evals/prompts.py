@@ -11,7 +11,8 @@ ROLES = ("system", "user", "assistant", "tool")
 
 
 def prompt_of(item: Item, axis: Axis) -> str | list[dict[str, str]]:
-    """The field `prompt`, with the result of a tool after it where the item has a `toolResult`.
+    """The field `prompt`, with the result of a tool after it where the item has a `toolResult`, and with the item's
+    `passage` before it where the axis is open-book.
 
     Damage is done to a text, or to what the user says last. `toolTimeout` takes the place of a tool's result.
     """
@@ -21,12 +22,18 @@ def prompt_of(item: Item, axis: Axis) -> str | list[dict[str, str]]:
         result = TIMEOUT if "toolTimeout" in kinds else required_text(item, "toolResult")
         kinds = [kind for kind in kinds if kind != "toolTimeout"]
     if isinstance(item.fields.get("prompt"), str):
-        text = perturbed(required_text(item, "prompt"), kinds, item.id)
+        text = with_passage(item, axis, perturbed(required_text(item, "prompt"), kinds, item.id))
         return text if result is None else f"{text}\n{result}\n"
     messages = messages_of(item)
     last = max(i for i, message in enumerate(messages) if message["role"] == "user")
-    messages[last] = {"role": "user", "content": perturbed(messages[last]["content"], kinds, item.id)}
+    said = with_passage(item, axis, perturbed(messages[last]["content"], kinds, item.id))
+    messages[last] = {"role": "user", "content": said}
     return messages if result is None else [*messages, {"role": "tool", "content": str(result)}]
+
+
+def with_passage(item: Item, axis: Axis, prompt: str) -> str:
+    """The prompt after the item's passage, where the axis shows passages. They are never damaged."""
+    return f"{required_text(item, 'passage')}\n{prompt}" if axis.passages else prompt
 
 
 def messages_of(item: Item) -> list[dict[str, str]]:

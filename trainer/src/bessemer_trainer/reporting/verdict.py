@@ -6,7 +6,7 @@ from typing import Any
 from bessemer_api.job import CompareTask, HoldEvidence
 from bessemer_api.v1alpha1.gate import Gate, GateAxis
 from bessemer_api.v1alpha1.pipeline import GateSummary
-from bessemer_trainer.reporting import plots, shortfall
+from bessemer_trainer.reporting import plots, retrieval, shortfall
 from bessemer_trainer.reporting.facts import Comparison, Facts
 from bessemer_trainer.reporting.words import (
     STATE_TONES,
@@ -103,13 +103,15 @@ def gate_view(summary: GateSummary, facts: Facts, names: Mapping[str, str]) -> d
     gate, looks = _declared(summary, facts), looks_of(summary, facts)
     last = looks[-1] if looks else None
     states = {axis.name: axis.state for axis in summary.axes}
+    axes = [axis_view(e, last.task, states) for e in last.report.axes] if last else []
     return {
         "summary": summary,
         "tone": TONES[summary.verdict],
         "rule": rule_in_words(gate) if gate else "",
         "candidate": named(summary.candidate, names),
         "baseline": named(summary.baseline, names),
-        "axes": [axis_view(e, last.task, states) for e in last.report.axes] if last else [],
+        "axes": axes,
+        "retrieval": retrieval.tables(facts.spec, {view["evidence"].name: view for view in axes}),
         "anchors": [axis_view(e, last.task, {}) for e in last.report.anchors] if last else [],
         "also": [
             (name, [axis_view(e, last.task, {}) for e in found]) for name, found in (last.report.also or {}).items()

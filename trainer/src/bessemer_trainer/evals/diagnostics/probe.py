@@ -66,7 +66,7 @@ class Probe:
         """Log-likelihood in nats of every choice of each item."""
         plain = axis.model_copy(update={"metric": None})
         return self._once(
-            ["choices", *_questions(items)],
+            ["choices", plain.wire(), *_questions(items)],
             lambda: [
                 list(sample.detail["logLikelihoods"])
                 for sample in multiple_choice.measure(self.subject, items, plain, _silent)

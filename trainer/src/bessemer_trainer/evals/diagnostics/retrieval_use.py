@@ -10,7 +10,6 @@ from statistics import fmean
 from bessemer_api.v1alpha1.diagnostic import Diagnostic
 from bessemer_trainer.evals.diagnostics.common import Case, Finding, NotThereError, items_for, table
 from bessemer_trainer.evals.diagnostics.format_gap import right_by_likelihood
-from bessemer_trainer.evals.diagnostics.probe import changed
 from bessemer_trainer.refusals import binomial_tail
 
 
@@ -23,11 +22,11 @@ def detect(case: Case, diagnostic: Diagnostic) -> Finding:
     items = [item for item in known if item.fields.get("passage")]
     if not items:
         raise NotThereError(f"no dev item of {axis.name} has a passage")
-    open_book = [changed(i, {"prompt": f"{i.fields['passage']}\n{i.fields['prompt']}"}) for i in items]
-
     arms = (before, case.subject)
-    closed = [right_by_likelihood(arm, items, axis) for arm in arms]
-    opened = [right_by_likelihood(arm, open_book, axis) for arm in arms]
+    closed, opened = (
+        [right_by_likelihood(arm, items, axis.model_copy(update={"passages": shown})) for arm in arms]
+        for shown in (None, True)
+    )
     lost = sum(b and not a for b, a in zip(*opened, strict=True))
     won = sum(a and not b for b, a in zip(*opened, strict=True))
     fall = (lost - won) / len(items)

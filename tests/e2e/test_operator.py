@@ -22,10 +22,9 @@ from ruamel.yaml import YAML
 from tests.monitoring.test_dashboards import PANELS, replaced
 from tests.support.controlplane import ControlPlane, Program, wait_for
 from tests.support.controlplane.process import free_port
-from tests.support.dcgm import exporter
 from tests.support.installation import ACCOUNT, NAMESPACE, Installation, installed
 from tests.support.mini import write_mini
-from tests.support.prometheus import JOB_OF_OPERATOR, PROMETHEUS, REASON, Prometheus, start
+from tests.support.prometheus import PROMETHEUS, REASON, Prometheus, started
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -49,9 +48,8 @@ def prometheus(bessemer: Installation) -> Iterator[Prometheus | None]:
     if PROMETHEUS is None:
         yield None
         return
-    port = int(program_of(bessemer).env["BESSEMER_METRICS_PORT"])
-    with exporter(port) as gpus:
-        yield start(bessemer.plane, {JOB_OF_OPERATOR: [f"127.0.0.1:{port}"], "dcgm-exporter": [gpus]})
+    with started(bessemer.plane, int(program_of(bessemer).env["BESSEMER_METRICS_PORT"])) as made:
+        yield made
 
 
 def words_only(folder: Path, name: str) -> Path:

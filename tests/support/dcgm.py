@@ -9,7 +9,7 @@ import re
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -34,19 +34,15 @@ def render(operator_metrics: str, now: float) -> str:
 
 
 @contextmanager
-def exporter(operator_port: int) -> Iterator[str]:
-    """Serve it; the address to scrape."""
+def served(paths: Mapping[str, Callable[[], tuple[str, str]]]) -> Iterator[str]:
+    """Serve functions that give content type and body, each at its path; host and port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{operator_port}/metrics", timeout=2) as answer:
-                    text = answer.read().decode()
-            except OSError:  # the operator is killed again and again here
-                text = ""
-            body = render(text, time.monotonic()).encode()
+            kind, text = paths[self.path.partition("?")[0]]()
+            body = text.encode()
             self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -59,3 +55,14 @@ def exporter(operator_port: int) -> Iterator[str]:
         yield f"127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
+        server.server_close()
+
+
+def gpus_of(operator_port: int) -> tuple[str, str]:
+    """The answer to a scrape; of no pods while the operator does not answer (tests kill it again and again)."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{operator_port}/metrics", timeout=2) as answer:
+            text = answer.read().decode()
+    except OSError:
+        text = ""
+    return "text/plain; version=0.0.4", render(text, time.monotonic())

@@ -1,4 +1,4 @@
-"""A real Prometheus beside a test cluster: it scrapes the operator, and training pods as it finds them in the API.
+"""A real Prometheus beside a test cluster: it scrapes the operator, and the pods of attempts while they run.
 
 Programs: PATH, else what tools/prometheus.sh unpacked. Only for tests.
 """
@@ -8,20 +8,21 @@ import os
 import shutil
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from bessemer_operator.executor import METRICS_PORT_ANNOTATION
 from tests.support.controlplane import ControlPlane, Program
 from tests.support.controlplane.process import free_port
+from tests.support.dcgm import gpus_of, served
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bessemer/prometheus/usr/bin"
 REASON = "Prometheus is not installed (tools/prometheus.sh gets it where Debian's packages can be reached)"
-JOB_OF_OPERATOR, JOB_OF_PODS = "bessemer-operator", "bessemer-attempts"
-_POD = "__meta_kubernetes_pod"
 Json = Any
 
 
@@ -57,23 +58,26 @@ class Prometheus:
         }
 
 
-def start(plane: ControlPlane, static: Mapping[str, Sequence[str]]) -> Prometheus:
-    """Start one that ends with the control plane. `static`: targets by job, with honour of their own labels."""
+@contextmanager
+def started(plane: ControlPlane, operator_port: int) -> Iterator[Prometheus]:
+    """It scrapes the operator, pods of attempts, and a stand-in for dcgm-exporter, and ends with the control plane."""
     folder, port = plane.folder / "prometheus", free_port()
     folder.mkdir()
     file = folder / "prometheus.yaml"
-    with file.open("w") as stream:
-        YAML(typ="safe").dump(configuration(plane, static), stream)
-    argv = [
-        str(PROMETHEUS),
-        f"--config.file={file}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--log.level=warn",
-    ]
-    made = Prometheus(f"http://127.0.0.1:{port}")
-    plane.processes.start(Program("prometheus", argv, env={}, is_ready=lambda: _answers(made)))
-    return made
+    pages = {"/metrics": lambda: gpus_of(operator_port), "/targets": lambda: ("application/json", targets(plane))}
+    with served(pages) as address:
+        with file.open("w") as stream:
+            YAML(typ="safe").dump(configuration(operator_port, address), stream)
+        argv = [
+            str(PROMETHEUS),
+            f"--config.file={file}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=warn",
+        ]
+        made = Prometheus(f"http://127.0.0.1:{port}")
+        plane.processes.start(Program("prometheus", argv, env={}, is_ready=lambda: _answers(made)))
+        yield made
 
 
 def _answers(made: Prometheus) -> bool:
@@ -84,38 +88,31 @@ def _answers(made: Prometheus) -> bool:
         return False
 
 
-def configuration(plane: ControlPlane, static: Mapping[str, Sequence[str]]) -> Json:
-    """What the chart's monitors come to; the kubelet of the tests gives each pod a port of its own."""
-    fixed = [
-        {"job_name": job, "honor_labels": True, "static_configs": [{"targets": list(targets)}]}
-        for job, targets in static.items()
+def configuration(operator_port: int, stand_in: str) -> Json:
+    """What the chart's monitors come to. Debian builds Prometheus without Kubernetes' discovery, so
+    pods are found over HTTP.
+    """
+    fixed = {"bessemer-operator": f"127.0.0.1:{operator_port}", "dcgm-exporter": stand_in}
+    jobs = [
+        {"job_name": job, "honor_labels": True, "static_configs": [{"targets": [address]}]}
+        for job, address in fixed.items()
     ]
-    pods = {
-        "job_name": JOB_OF_PODS,
-        "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(plane.kubeconfig)}],
-        "relabel_configs": [
-            {
-                "source_labels": ["__meta_kubernetes_pod_label_app_kubernetes_io_managed_by"],
-                "regex": "bessemer",
-                "action": "keep",
-            },
-            {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Running", "action": "keep"},
-            {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": "metrics", "action": "keep"},
-            {
-                "source_labels": [
-                    "__meta_kubernetes_pod_ip",
-                    "__meta_kubernetes_pod_annotation_bessemer_dev_metrics_port",
-                ],
-                "regex": "(.+);(.+)",
-                "replacement": "$1:$2",
-                "target_label": "__address__",
-            },
-            {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-            {"source_labels": [f"{_POD}_name"], "target_label": "pod"},
-        ],
-    }
-    return {"global": {"scrape_interval": "500ms", "scrape_timeout": "450ms"}, "scrape_configs": [*fixed, pods]}
+    found = {"url": f"http://{stand_in}/targets", "refresh_interval": "1s"}
+    pods = {"job_name": "bessemer-attempts", "http_sd_configs": [found]}
+    return {"global": {"scrape_interval": "500ms", "scrape_timeout": "450ms"}, "scrape_configs": [*jobs, pods]}
 
 
-def _keep(label: str, value: str) -> Json:
-    return {"source_labels": [f"{_POD}_{label}"], "regex": value, "action": "keep"}
+def targets(plane: ControlPlane) -> str:
+    """Where running pods of attempts serve their metrics; the kubelet of the tests gives each a port of its own."""
+    try:
+        pods = plane.get("/api/v1/pods?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dbessemer")["items"]
+    except OSError:  # the API server is stopped on purpose
+        pods = []
+    groups = []
+    for pod in pods:
+        metadata, status = pod["metadata"], pod.get("status") or {}
+        port = (metadata.get("annotations") or {}).get(METRICS_PORT_ANNOTATION)
+        if status.get("phase") == "Running" and status.get("podIP") and port:
+            labels = {"namespace": metadata["namespace"], "pod": metadata["name"]}
+            groups.append({"targets": [f"{status['podIP']}:{port}"], "labels": labels})
+    return json.dumps(groups)

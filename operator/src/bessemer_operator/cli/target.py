@@ -87,7 +87,7 @@ def as_pipeline(obj: dict[str, Any]) -> AdaptationPipeline:
 @asynccontextmanager
 async def opened(target: Target) -> AsyncIterator[Cluster]:
     """The cluster of a target. Raises UserError for whatever the cluster says, inside the block too."""
-    with_errors = f"{target.ref.name}: "
+    with_errors = f"{target.ref.name}: " if target.ref.name else ""
     try:
         async with _connected(target) as cluster:
             yield cluster

@@ -4,6 +4,7 @@ Which pods run is read off the operator's own metrics. The values are made up an
 reads them but queries of dashboards and alerts.
 """
 
+import contextlib
 import math
 import re
 import threading
@@ -41,11 +42,12 @@ def served(paths: Mapping[str, Callable[[], tuple[str, str]]]) -> Iterator[str]:
         def do_GET(self) -> None:
             kind, text = paths[self.path.partition("?")[0]]()
             body = text.encode()
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # whoever asked did not wait for the answer
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002 - the name is http.server's
 

@@ -99,7 +99,7 @@ def configuration(operator_port: int, stand_in: str) -> Json:
     ]
     found = {"url": f"http://{stand_in}/targets", "refresh_interval": "1s"}
     pods = {"job_name": "bessemer-attempts", "http_sd_configs": [found]}
-    return {"global": {"scrape_interval": "500ms", "scrape_timeout": "450ms"}, "scrape_configs": [*jobs, pods]}
+    return {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [*jobs, pods]}
 
 
 def targets(plane: ControlPlane) -> str:

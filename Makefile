@@ -26,7 +26,7 @@ test: setup tools lint ## everything that must hold: lint, unit tests, the real 
 
 lint: setup ## ruff, mypy, import-linter, generated files
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy && $(RUN) lint-imports
-	@$(RUN) python -m bessemer_api.crdgen --check crds
+	@$(RUN) python -m bessemer_api.crdgen --check crds && $(RUN) python tools/chart.py --check
 	@$(RUN) python tools/dashboards.py --check charts/bessemer/dashboards
 
 unit: setup ## tests without a cluster
@@ -43,8 +43,9 @@ tools: setup ## what tests need beside Python: a browser, Prometheus (Debian), a
 dashboards: setup ## generate charts/bessemer/dashboards from tools/panels.py
 	@$(RUN) python tools/dashboards.py charts/bessemer/dashboards
 
-crds: setup ## generate crds/*.yaml and docs/reference from the models
+crds: setup ## generate crds/*.yaml, docs/reference, and the tables of the chart
 	@$(RUN) python -m bessemer_api.crdgen crds
+	@$(RUN) python tools/chart.py
 
 cluster: setup ## a playground: a real control plane with the operator, until Ctrl-C
 	@$(RUN) python -m tests.support.playground

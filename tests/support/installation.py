@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from tests.support.controlplane import ControlPlane, Program
 from tests.support.controlplane.process import free_port
+from tests.support.helm.program import render
 
 ROOT = Path(__file__).parents[2]
 CRDS = ROOT / "crds"
@@ -117,36 +118,6 @@ def answers(url: str) -> bool:
 
 
 def rights() -> list[Obj]:
-    """The operator's account and what it may: nothing about secrets, nothing with a wildcard."""
-    metadata = {"name": ACCOUNT}
-    group = "rbac.authorization.k8s.io"
-    subjects = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}]
-    role = {"kind": "ClusterRole", "name": ACCOUNT, "apiGroup": group}
-    return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {**metadata, "namespace": NAMESPACE}},
-        {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": RULES},
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": metadata,
-            "roleRef": role,
-            "subjects": subjects,
-        },
-    ]
-
-
-def rule(group: str, resources: str, verbs: str) -> Obj:
-    return {"apiGroups": [group], "resources": resources.split(), "verbs": verbs.split()}
-
-
-OWN = "adaptationpipelines trainingstages mergejobs evaluations"
-RULES = [
-    rule("bessemer.dev", OWN, "get list watch create patch delete"),
-    rule("bessemer.dev", " ".join(f"{name}/status" for name in OWN.split()), "patch"),
-    rule("kubeflow.org", "pytorchjobs", "get list watch create patch delete"),
-    rule("batch", "jobs", "get list watch create patch delete"),
-    rule("", "pods", "get list watch"),
-    rule("", "configmaps", "get create delete"),
-    rule("", "events", "get create patch"),
-    rule("coordination.k8s.io", "leases", "get create update"),
-]
+    """The operator's account and what it may, as the chart has it."""
+    kinds = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+    return [item for item in render(namespace=NAMESPACE) if item["kind"] in kinds]

@@ -13,6 +13,8 @@ from tests.support.controlplane.build import FOLDER
 from tests.support.controlplane.pki import CertificateAuthority, KeyPair, new_key
 from tests.support.controlplane.process import free_port
 
+# The template that the chart ships for administrators.
+INIT_CONTAINER = FOLDER.parents[2] / "charts" / "bessemer" / "files" / "training-operator" / "init-container.yaml"
 # The rotator in the training-operator takes no other names, for the authority and for the server.
 AUTHORITY = "training-operator-ca"
 SERVER_NAMES = ("localhost", "kubernetes.default.svc", "training-operator.kubeflow.svc")
@@ -158,7 +160,7 @@ class Layout:
     def training_operator_arguments(self) -> list[str]:
         return [
             "--enable-scheme=pytorchjob",
-            f"--pytorch-init-container-template-file={FOLDER / 'init-container.yaml'}",
+            f"--pytorch-init-container-template-file={INIT_CONTAINER}",
             f"--webhook-server-port={self.ports.webhook}",
             f"--health-probe-bind-address=127.0.0.1:{self.ports.training_operator}",
             "--metrics-bind-address=0",

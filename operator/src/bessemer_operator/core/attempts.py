@@ -26,6 +26,7 @@ from bessemer_operator.core.naming import (
 from bessemer_operator.core.plan import Annotation, Manifest, Observed, Ref
 from bessemer_operator.core.podreport import exit_codes, find_report, job_conditions, kept_report, pods_of, report_text
 from bessemer_operator.core.profile import Profile
+from bessemer_operator.core.waiting import Wait, find_wait
 
 BACKOFF = timedelta(seconds=10)
 LONGEST_BACKOFF = timedelta(minutes=5)
@@ -62,6 +63,8 @@ class WorkState:
     delete: tuple[Ref, ...] = ()
     annotate: tuple[Annotation, ...] = ()
     requeue: timedelta | None = None
+    is_overdue: bool = False
+    """A pod waits for longer than its profile allows; the attempt goes on as soon as it can."""
 
 
 def reconcile_attempts(work: Work, previous: Sequence[Attempt], seen: Observed, now: datetime) -> WorkState:
@@ -266,8 +269,10 @@ def _while_running(
         late = _ended(item, timestamp(now), outcome="Failed", reason=LATE, message="ran longer than its deadline")
         after = tuple(late if known is item else known for known in attempts)
         return WorkState("Running", LATE, late.message, after, requeue=POLL_PODS)
-    waiting = _why_waiting(pods_of(job, seen.pods))
-    return WorkState("Running", "Waiting" if waiting else "Running", waiting, attempts, requeue=left)
+    wait = find_wait(pods_of(job, seen.pods))
+    if wait is not None:
+        return _while_waiting(work, attempts, wait, left, now)
+    return WorkState("Running", "Running", "", attempts, requeue=left)
 
 
 def _time_left(job: Manifest, limits: Limits, now: datetime) -> timedelta:
@@ -281,22 +286,15 @@ def _parse_time(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
-def _why_waiting(pods: list[Manifest]) -> str:
-    """Why a pod does not run yet, in the words of the scheduler or of the kubelet."""
-    for pod in pods:
-        for item in pod.get("status", {}).get("conditions") or []:
-            if item.get("type") == "PodScheduled" and item.get("status") == "False":
-                return f"{item.get('reason', 'Unschedulable')}: {item.get('message', '')}"
-        for status in pod.get("status", {}).get("containerStatuses") or []:
-            waiting = status.get("state", {}).get("waiting") or {}
-            if waiting.get("reason") in {
-                "ErrImagePull",
-                "ImagePullBackOff",
-                "InvalidImageName",
-                "CreateContainerError",
-            }:
-                return f"{waiting['reason']}: {waiting.get('message', '')}"
-    return ""
+def _while_waiting(work: Work, attempts: tuple[Attempt, ...], wait: Wait, left: timedelta, now: datetime) -> WorkState:
+    """A pod waits: worth a word at first, and a problem once it is longer than the profile's administrator expects."""
+    patience = work.profile.pending_deadline
+    due = _parse_time(wait.since) + parse_duration(patience) if wait.since else now + left
+    if now < due:
+        told = f"{wait.reason}: {wait.message}"
+        return WorkState("Running", "Waiting", told, attempts, requeue=min(left, due - now))
+    told = f"{wait.message}; it waits since {wait.since}, longer than the pendingDeadline of its profile ({patience})"
+    return WorkState("Running", wait.reason, told, attempts, requeue=left, is_overdue=True)
 
 
 def _when_idle(work: Work, attempts: tuple[Attempt, ...], seen: Observed, now: datetime) -> WorkState:

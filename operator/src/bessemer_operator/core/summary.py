@@ -53,8 +53,9 @@ def summarise(
     at = (now, pipeline.metadata.generation)
     rollback = find_rollback(scene, view)
     channels = channel_summaries(pipeline, view, rollback)
+    shown = problem or _overdue(scene, view, work)
     wanted = [
-        *_conditions(pipeline, view, rows, problem, at, report),
+        *_conditions(pipeline, view, rows, shown, at, report),
         *_kept_milestones(pipeline, view, _milestones(pipeline, view, rows, at), channels, at),
         *rollback_condition(view, rollback, at),
     ]
@@ -79,6 +80,17 @@ def summarise(
         promoted=short(first.digest, 12) if first and first.digest else "",
         report=report.report.url if report and report.report else pipeline.status.report,
     )
+
+
+def _overdue(scene: Scene, view: View, work: Mapping[str, TrainingStage | MergeJob]) -> tuple[str, str] | None:
+    """Reason and message of the first work whose pod waits too long. It stops nothing: the pod may still be placed."""
+    names = {item.metadata.name: node.name for node in view.nodes.values() if (item := work.get(node.digest or ""))}
+    for item in (*work.values(), *scene.evaluations.values()):
+        found = c.find(item.status.conditions, c.STALLED)
+        if item.status.phase == "Running" and found is not None and found.status == "True":
+            return found.reason, f"{names.get(item.metadata.name, item.metadata.name)}: {found.message}"
+    late = next((state for state in view.job_states if state.is_overdue), None)
+    return (late.reason, f"{late.attempts[-1].name}: {late.message}") if late else None
 
 
 def _late(states: Iterable[WorkState]) -> list[Attempt]:

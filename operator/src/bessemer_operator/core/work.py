@@ -105,8 +105,8 @@ def _metrics(report: RunReport) -> dict[str, float]:
 
 
 def _conditions(state: WorkState, at: tuple[datetime, int]) -> list[Condition]:
-    is_done, is_stuck = state.phase == "Succeeded", state.phase == "Failed"
-    is_busy = state.phase in {"Running", "Pending"}
+    is_done, is_stuck = state.phase == "Succeeded", state.phase == "Failed" or state.is_overdue
+    is_busy = state.phase in {"Running", "Pending"} and not state.is_overdue
     return [
         condition(READY, is_done, state.reason, state.message, at),
         condition(RECONCILING, is_busy, state.reason, state.message, at),

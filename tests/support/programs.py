@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 
 from tests.support.controlplane import BuildError, find_programs
 from tests.support.controlplane.gobuild import cached_programs, say
+from tests.support.helm import program as helm
 from tests.support.s3 import server as s3
 
 BUILDS: Mapping[str, Callable[[], object]] = {
     "control plane": find_programs,
+    "Helm": lambda: [helm.program(name) for name in helm.PROGRAMS],
     "S3 server": lambda: cached_programs(s3.MODULE, [s3.PROGRAM]),
 }
 

@@ -184,7 +184,7 @@ CHILDREN = [
     Try("a_forged_evaluation_with_a_status", ADMIN, create(edited(owned(EVALUATION, "forged"), {"status": PASSED["status"]})), CHILD),
     Try("a_forged_stage", ADMIN, create(owned(DOCUMENTS["TrainingStage"], "forged")), CHILD),
     Try("a_forged_merge", ADMIN, create(owned(DOCUMENTS["MergeJob"], "forged")), CHILD),
-    Try("an_evaluation_put_into_a_pipeline", ED, patch("eval", "alone", {"metadata": owned(EVALUATION, "alone")["metadata"]}), CHILD),
+    Try("an_evaluation_put_into_a_pipeline", ED, patch("eval", "alone", {"metadata": {"ownerReferences": owned(EVALUATION, "alone")["metadata"]["ownerReferences"]}}), CHILD),
     Try("a_child_with_another_profile", ED, patch("eval", "child", {"spec": {"profile": "big"}}), CHILD),
     Try("a_child_without_its_owner", ED, patch("eval", "child", {"metadata": {"ownerReferences": None}}), CHILD),
     Try("a_child_with_another_label", ED, patch("eval", "child", {"metadata": {"labels": {f"{KEY}/pipeline": "other"}}}), CHILD),

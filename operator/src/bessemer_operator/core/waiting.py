@@ -1,6 +1,6 @@
 """Why pods do not run yet, in the words of the scheduler or of the kubelet, and since when. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bessemer_operator.core.plan import Manifest
@@ -36,7 +36,8 @@ def find_wait(pods: Iterable[Manifest]) -> Wait | None:
 
 def _wait_of(pod: Manifest) -> Wait | None:
     status = pod.get("status", {})
-    scheduled = next((item for item in status.get("conditions") or [] if item.get("type") == "PodScheduled"), {})
+    found: Iterator[Manifest] = (item for item in status.get("conditions") or [] if item.get("type") == "PodScheduled")
+    scheduled = next(found, Manifest())
     since = scheduled.get("lastTransitionTime") or pod["metadata"].get("creationTimestamp") or ""
     if scheduled.get("status") == "False":
         return Wait(scheduled.get("reason") or "Unschedulable", scheduled.get("message", ""), since)

@@ -85,10 +85,10 @@ def summarise(
 def _overdue(scene: Scene, view: View, work: Mapping[str, TrainingStage | MergeJob]) -> tuple[str, str] | None:
     """Reason and message of the first work whose pod waits too long. It stops nothing: the pod may still be placed."""
     names = {item.metadata.name: node.name for node in view.nodes.values() if (item := work.get(node.digest or ""))}
-    for item in (*work.values(), *scene.evaluations.values()):
-        found = c.find(item.status.conditions, c.STALLED)
-        if item.status.phase == "Running" and found is not None and found.status == "True":
-            return found.reason, f"{names.get(item.metadata.name, item.metadata.name)}: {found.message}"
+    for child in (*work.values(), *scene.evaluations.values()):
+        found = c.find(child.status.conditions, c.STALLED)
+        if child.status.phase == "Running" and found is not None and found.status == "True":
+            return found.reason, f"{names.get(child.metadata.name, child.metadata.name)}: {found.message}"
     late = next((state for state in view.job_states if state.is_overdue), None)
     return (late.reason, f"{late.attempts[-1].name}: {late.message}") if late else None
 

@@ -30,7 +30,7 @@ class Cluster:
 
     def bessemer(self, *arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
         place = ["-n", NAMESPACE, "--kubeconfig", str(kubeconfig or self.plane.kubeconfig)]
-        done = subprocess.run([*COMMAND, *arguments, *place], check=False, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*COMMAND, *arguments, *place], check=False, capture_output=True, text=True, timeout=300)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
@@ -110,7 +110,7 @@ def test_status_of_all_namespaces_and_a_watch_that_ends_when_the_pipeline_settle
     status = {"observedGeneration": cluster.pipeline()["metadata"]["generation"], "conditions": stalled}
     patch = ["patch", "apipe", "poems", f"--namespace={NAMESPACE}", "--subresource=status", "--type=merge", "-p"]
     cluster.plane.kubectl([*patch, json.dumps({"status": status})])
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert (process.returncode, output.splitlines()[-1]) == (EXIT_GATE, "GateFailed: worse")
 
 

@@ -32,7 +32,7 @@ spec:
   stages:
   - {name: words, method: tokenizer, data: {mixture: [{ref: poems}]}, tokenizer: {vocabularySize: 300}}
 """
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 300
 
 
 def command(*arguments: str) -> list[str]:

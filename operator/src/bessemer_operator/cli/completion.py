@@ -60,6 +60,7 @@ def _asked(ctx: typer.Context, names: Callable[[Any, str], Awaitable[list[str]]]
     """What the cluster answers, which the options before the word name; nothing when it does not answer soon."""
     import asyncio
 
+    import bessemer_operator.cluster.kube  # noqa: F401 - before the time runs: it takes a second
     from bessemer_operator.cli.place import Place
     from bessemer_operator.cli.target import connect, namespace_of
 
@@ -94,7 +95,7 @@ def completions(words: Sequence[str]) -> list[str]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         app(prog_name="bessemer")
-    return said.getvalue().splitlines()
+    return [line for line in said.getvalue().splitlines() if line]
 
 
 def main() -> None:

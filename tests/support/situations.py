@@ -101,6 +101,17 @@ async def _retraining(world: World) -> None:
     await _applied(world, OTHER_RATE, _when("cpt", _hang))
 
 
+async def _no_room(world: World) -> None:
+    """What the scheduler writes is written here; time passes its profile's pendingDeadline."""
+    await _applied(world, None, _when("cpt", _hang))
+    [pod] = [pod for pod in await world.all("Pod") if (pod.get("status") or {}).get("phase") == "Running"]
+    waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient memory"}
+    condition = {**waits, "lastTransitionTime": world.cluster._now()}
+    await world.node._status(pod, {"phase": "Pending", "conditions": [condition]})
+    world.now += timedelta(minutes=11)
+    await world.settle()
+
+
 async def _rejected(world: World) -> None:
     await _applied(world, ASKED)
     await world.annotate("poems", reject=await _waiting_for(world), rejected_by="bo")
@@ -164,6 +175,7 @@ SITUATIONS: Mapping[str, Callable[[World], Awaitable[None]]] = {
     "gate refused": lambda w: _verdict(w, "worse"),
     "gate can not judge": lambda w: _verdict(w, "invalid"),
     "measuring broke": lambda w: _applied(w, {}, _when("evaluate", _bad)),
+    "a pod waits for longer than its profile's `pendingDeadline`": _no_room,
     "a stage failed for good": lambda w: _applied(w, {}, _when("cpt", _bad)),
     "the promotion Job failed": lambda w: _applied(w, {}, _when("promote", _bad)),
     "suspended (`spec.suspend` or the annotation)": lambda w: _applied(w, {"spec.suspend": True}),

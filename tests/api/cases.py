@@ -21,6 +21,11 @@ AT_LEAST = "compose.atLeast is larger than the number of axes with winBy"
 ALSO = "alsoAgainst names an axis that the gate does not have"
 FIRST = "the first channel follows no other: it has no `after`"
 PROMOTION = "spec.promotion"
+GIT = f"{PROMOTION}.channels.0.git"
+PUSHED = {"repository": "https://git.example.com/org/deploy.git", "path": "biomed/service.yaml", "key": "a.storageUri"}
+OVER_SSH = {"repository": "ssh://git@git.example.com/o/r.git", "mode": "pullRequest", "provider": "gitea"}
+NEEDS_PROVIDER = "mode pullRequest needs the provider, and an https repository"
+NO_PROVIDER = "provider belongs to mode pullRequest"
 PROD_LATER = {"name": "prod", "after": {"soak": "72h"}}
 ASK = {"then": "requireApproval", "timeout": "48h"}
 TOKENIZER_ONLY = "tokenizer belongs to method tokenizer and only there"
@@ -204,6 +209,45 @@ CASES = (
     Case("sixteen_candidates_are_accepted", "", {f"{PROMOTION}.candidates": [f"c{n}" for n in range(16)]}),
     Case("ordered_channels_are_accepted", "", {f"{PROMOTION}.channels": [{"name": "early"}, PROD_LATER]}),
     Case("a_first_channel_that_follows_another_is_refused", FIRST, {f"{PROMOTION}.channels": [PROD_LATER]}),
+    # Git targets
+    Case("a_push_to_a_repository_is_accepted", "", {GIT: PUSHED}),
+    Case(
+        "a_repository_over_ssh_is_accepted", "", {GIT: {**PUSHED, "repository": "ssh://git@git.example.com:22/o/r.git"}}
+    ),
+    Case("a_repository_on_this_machine_is_accepted", "", {GIT: {**PUSHED, "repository": "file:///srv/deploy.git"}}),
+    Case("a_pull_request_is_accepted", "", {GIT: {**PUSHED, "mode": "pullRequest", "provider": "gitea"}}),
+    Case("a_pull_request_without_provider_is_refused", NEEDS_PROVIDER, {GIT: {**PUSHED, "mode": "pullRequest"}}),
+    Case("a_provider_of_a_push_is_refused", NO_PROVIDER, {GIT: {**PUSHED, "provider": "github"}}),
+    Case("a_pull_request_over_ssh_is_refused", NEEDS_PROVIDER, {GIT: {**PUSHED, **OVER_SSH}}),
+    *(
+        Case(f"a_repository_{name}_is_refused", "spec.promotion.channels", {GIT: {**PUSHED, "repository": url}})
+        for name, url in {
+            "with_a_password": "https://user:secret@git.example.com/o/r.git",
+            "with_a_user": "https://user@git.example.com/o/r.git",
+            "over_http": "http://git.example.com/o/r.git",
+            "of_a_helper": "ext::sh -c date",
+            "with_a_way_up": "https://git.example.com/../r.git",
+            "with_a_coded_way_up": "https://git.example.com/%2e%2e/r.git",
+            "that_is_an_option": "--upload-pack=date",
+            "whose_host_is_an_option": "ssh://-oProxyCommand=date/o/r.git",
+            "whose_part_is_an_option": "https://git.example.com/o/--x.git",
+            "of_an_address_in_brackets": "https://[::ffff:169.254.169.254]/o/r.git",
+            "with_a_query": "https://git.example.com/o/r.git?x=1",
+            "with_a_space": "https://git.example.com/o/r .git",
+            "of_two_lines": "https://git.example.com/o/r.git\nx",
+            "of_a_short_form": "git@git.example.com:o/r.git",
+        }.items()
+    ),
+    *(
+        Case(f"a_{field.lower()}_that_is_{name}_is_refused", "spec.promotion.channels", {GIT: {**PUSHED, field: text}})
+        for field, texts in {
+            "path": {"a_way_up": "../x.yaml", "absolute": "/etc/passwd", "the_repository_itself": ".git/config"},
+            "branch": {"an_option": "--force", "a_range": "main..x", "a_refspec": "+main:main"},
+            "key": {"empty": "", "a_path_of_nothing": "a..b", "an_expression": "$(date)"},
+            "evidence": {"a_way_up": "a/../../b", "hidden": "a/.git", "an_option": "-x"},
+        }.items()
+        for name, text in texts.items()
+    ),
     Case("an_approval_with_a_time_out_is_accepted", "", {f"{PROMOTION}.approval": {"required": True, "timeout": "7d"}}),
     Case("more_wins_than_axes_are_refused", AT_LEAST, {f"{RELEASE}.compose": {"atLeast": 2}}),
     Case("the_default_of_one_win_without_winBy_is_refused", AT_LEAST, {f"{FORGETTING}.compose": ABSENT}),

@@ -98,6 +98,10 @@ def digest_of(*parts: object) -> str:
     return sha256_digest(json.dumps(parts, default=str).encode())
 
 
+PULL_REQUEST = "https://git.example.com/org/deploy/pulls/7"
+COMMIT = "c0ffee" * 6 + "c0ff"
+
+
 @dataclass
 class Store:
     """What pods would find and leave in the artifact store."""
@@ -112,6 +116,8 @@ class Store:
     clock: Callable[[], datetime] = field(default_factory=lambda: utc_start)
     verdicts: dict[tuple[str, int], str] = field(default_factory=dict)
     """By gate and look; "pass" where nothing is said."""
+    unmerged: set[str] = field(default_factory=set)
+    """Channels whose pull request nobody has merged yet."""
     alarms: list[str] = field(default_factory=list)
     """Diagnostics that raise an alarm."""
     computed: list[str] = field(default_factory=list)
@@ -203,12 +209,17 @@ class Store:
             return PromoteReport(outcome="BaselineMoved", record=len(records), digest=records[-1].candidate, at=at)
         if task.after is not None and self.channels[task.after][-1].candidate != task.candidate:
             return PromoteReport(outcome="LeftBefore", record=len(records))
+        if task.git is not None and task.channel in self.unmerged:
+            return PromoteReport(outcome="WaitingForMerge", record=len(records), url=PULL_REQUEST)
         records.append(task)
         self.times[(task.channel, len(records))] = at
-        return PromoteReport(outcome="Promoted", record=len(records), digest=task.candidate, at=at)
+        commit = COMMIT if task.git is not None else None
+        return PromoteReport(outcome="Promoted", record=len(records), digest=task.candidate, at=at, commit=commit)
 
     def _rollback(self, task: RollbackTask) -> RollbackReport:
         records, at = self.channels[task.channel], self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        if task.git is not None and task.channel in self.unmerged:
+            return RollbackReport(outcome="WaitingForMerge", record=0, digest=task.digest, url=PULL_REQUEST)
         left = records[-1].candidate
         self.held = [*(digest for digest in self.held if digest != task.digest), left]
         records.append(records[-1].model_copy(update={"candidate": task.digest, "gate": "rollback", "by": task.by}))

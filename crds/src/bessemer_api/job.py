@@ -14,6 +14,7 @@ from bessemer_api.v1alpha1.data import Source
 from bessemer_api.v1alpha1.diagnostic import Diagnostic, DiagnosticName
 from bessemer_api.v1alpha1.evaluation import Axis, BankTask, EvaluationInputs
 from bessemer_api.v1alpha1.gate import GateAxis, Veto
+from bessemer_api.v1alpha1.git import GitTarget
 from bessemer_api.v1alpha1.merge import MergeInputs
 from bessemer_api.v1alpha1.stage import StageInputs
 from bessemer_api.v1alpha1.train import Checkpoint, DeepSpeed
@@ -21,6 +22,8 @@ from bessemer_api.v1alpha1.train import Checkpoint, DeepSpeed
 SPEC_ENV = "BESSEMER_RUN_SPEC"
 REPORT_ENV = "BESSEMER_TERMINATION_LOG"
 METRICS_PORT_ENV = "BESSEMER_METRICS_PORT"
+GIT_CREDENTIALS_ENV = "BESSEMER_GIT_CREDENTIALS"
+"""Names a folder: `username` and `password` (or `token` alone), `ssh-privatekey` with `known_hosts`, `ca.crt`."""
 MAX_REPORT_BYTES = 4096
 
 EXIT_DONE = 0
@@ -36,6 +39,9 @@ def log_key(input_digest: str, run_uid: str, node: int = 0) -> str:
     """Key in the store of what an attempt's pod wrote; a gang has a pod a node."""
     suffix = f".{node}" if node else ""
     return f"runs/{input_digest.removeprefix('sha256:')}/logs/{run_uid}{suffix}.log"
+
+
+Commit = Annotated[str, Field(max_length=64)]
 
 
 class ResolveTask(Model):
@@ -66,6 +72,7 @@ class ChannelHead(Model):
     wins: list[AxisName] | None = Field(None, description="Axes that it won then.")
     by: ShortText | None = Field(None, description="Who asked for the newest record.")
     previous: Digest | None = Field(None, description="What the channel held before.")
+    commit: Commit | None = Field(None, description="Commit by which git has it, where a deploy repository says so.")
 
 
 class ResolveReport(Model):
@@ -200,17 +207,20 @@ class PromoteTask(Model):
     by: str = Field("", description="Who approved it; bessemer where nobody had to.")
     override: Literal[True] | None = Field(None, description="Approved although the gate was not passed.")
     after: Name | None = Field(None, description="The channel before, which must still hold the candidate.")
+    git: GitTarget | None = Field(None, description="What must say so before the record is written.")
 
 
 class PromoteReport(Model):
     """Answer to PromoteTask."""
 
-    outcome: Literal["Promoted", "AlreadyPromoted", "BaselineMoved", "Held", "LeftBefore"] = Field(
-        description="LeftBefore: the channel before no longer holds the candidate."
+    outcome: Literal["Promoted", "AlreadyPromoted", "BaselineMoved", "Held", "LeftBefore", "WaitingForMerge"] = Field(
+        description="LeftBefore: the channel before no longer holds the candidate. WaitingForMerge: it is proposed."
     )
     record: int
     digest: Digest | None = None
     at: str = ""
+    url: Annotated[str, Field(max_length=512)] = Field("", description="The pull request.")
+    commit: Commit | None = Field(None, description="Commit by which git has it.")
 
 
 class MergeTask(Model):
@@ -231,16 +241,21 @@ class RollbackTask(Model):
     pipeline: str
     pipeline_uid: str = ""
     by: str
+    git: GitTarget | None = Field(None, description="What must say so before the record is written.")
 
 
 class RollbackReport(Model):
     """Answer to RollbackTask."""
 
-    outcome: Literal["RolledBack", "AlreadyThere"] = Field(description="AlreadyThere: nothing had to be written.")
+    outcome: Literal["RolledBack", "AlreadyThere", "WaitingForMerge"] = Field(
+        description="AlreadyThere: nothing had to be written."
+    )
     record: int
     digest: Digest
     left: Digest | None = Field(None, description="What the channel held before; it is on the list of held digests.")
     at: str = ""
+    url: Annotated[str, Field(max_length=512)] = Field("", description="The pull request.")
+    commit: Commit | None = Field(None, description="Commit by which git has it.")
 
 
 class ReportTask(Model):

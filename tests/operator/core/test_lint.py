@@ -54,6 +54,14 @@ class Case:
     profiles: dict[str, Profile] | None = field(default=None, hash=False)
 
 
+GIT = {"repository": "https://git.example.com/org/deploy.git", "path": "biomed/service.yaml", "key": "a.storageUri"}
+
+
+def for_git(repository: str) -> dict[str, Profile]:
+    """Profiles whose credentials for git are for these repositories."""
+    return {"default": Profile.model_validate({"gitSecret": "bessemer-git", "gitRepositories": [repository]})}
+
+
 def axis(name: str = "quiz", margin: float = 0.05) -> dict[str, Any]:
     return {"name": name, "winBy": 0.0, "notWorseThan": margin}
 
@@ -489,6 +497,39 @@ CASES = (
         "a_candidate_and_a_channel_twice_are_errors",
         {"spec.promotion.candidates": ["cpt", "cpt"], "spec.promotion.channels": [PROD, PROD]},
         ("DuplicateName at spec.promotion.candidates[1]", "DuplicateName at spec.promotion.channels[1].name"),
+    ),
+    Case(
+        "two channels in one scalar",
+        {"spec.promotion.channels": [{"name": "early", "git": GIT}, {"name": "prod", "git": GIT}]},
+        ("SharedScalar at spec.promotion.channels[1].git",),
+        "channels early and prod write the same scalar, a.storageUri in biomed/service.yaml",
+    ),
+    Case(
+        "two channels in one file",
+        {
+            "spec.promotion.channels": [
+                {"name": "early", "git": GIT},
+                {"name": "prod", "git": {**GIT, "key": "b.storageUri"}},
+            ]
+        },
+    ),
+    Case(
+        "a repository that the credentials are not for",
+        {"spec.promotion.channels": [{"name": "prod", "git": GIT}]},
+        ("RepositoryNotAllowed at spec.promotion.channels[0].git.repository",),
+        "it is for https://git.example.com/other/",
+        profiles=for_git("https://git.example.com/other/"),
+    ),
+    Case(
+        "a repository that the credentials are for",
+        {"spec.promotion.channels": [{"name": "prod", "git": GIT}]},
+        profiles=for_git("https://git.example.com/org/"),
+    ),
+    Case(
+        "a repository whose name only begins as the one that is allowed",
+        {"spec.promotion.channels": [{"name": "prod", "git": GIT}]},
+        ("RepositoryNotAllowed at spec.promotion.channels[0].git.repository",),
+        profiles=for_git("https://git.example.com/org/deploy"),
     ),
     Case(
         "an_unknown_second_candidate_is_named",

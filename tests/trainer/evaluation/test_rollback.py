@@ -31,7 +31,7 @@ def filled(world: World, channel: str) -> None:
 
 def test_a_rollback_is_a_record_that_holds_what_it_left(world: World) -> None:
     filled(world, "rb-back")
-    found = rollback.roll_back(world.store(), request(world, "rb-back", world.weak), AT)
+    found = rollback.roll_back(world.store(), request(world, "rb-back", world.weak), AT, world.scratch)
     assert found == RollbackReport(outcome="RolledBack", record=3, digest=world.weak, left=world.good, at=AT)
     assert head(world, "rb-back", 3) == {
         "schema": 1, "record": 3, "channel": "rb-back", "digest": world.weak, "kind": "rollback",
@@ -43,12 +43,12 @@ def test_a_rollback_is_a_record_that_holds_what_it_left(world: World) -> None:
 def test_a_request_is_done_once_whatever_was_promoted_since(world: World) -> None:
     filled(world, "rb-once")
     task = request(world, "rb-once", world.weak)
-    first = rollback.roll_back(world.store(), task, AT)
-    assert rollback.roll_back(world.store(), task, LATER) == first
+    first = rollback.roll_back(world.store(), task, AT, world.scratch)
+    assert rollback.roll_back(world.store(), task, LATER, world.scratch) == first
     put(world, "rb-once", 4, world.good)
-    assert rollback.roll_back(world.store(), task, LATER) == first
+    assert rollback.roll_back(world.store(), task, LATER, world.scratch) == first
     assert len(world.store().list("channels/rb-once")) == 4
-    again = rollback.roll_back(world.store(), task.model_copy(update={"request": "another word"}), LATER)
+    again = rollback.roll_back(world.store(), task.model_copy(update={"request": "another word"}), LATER, world.scratch)
     assert (again.outcome, again.record) == ("RolledBack", 5)
 
 
@@ -56,17 +56,23 @@ def test_what_a_rollback_left_is_not_promoted_again_and_a_new_candidate_clears_n
     world: World, evidence: str
 ) -> None:
     filled(world, "rb-held")
-    rollback.roll_back(world.store(), request(world, "rb-held", world.weak), AT)
-    assert promote.promote(world.store(), promotion(world, "rb-held", evidence, record=3), AT).outcome == "Held"
+    rollback.roll_back(world.store(), request(world, "rb-held", world.weak), AT, world.scratch)
+    assert (
+        promote.promote(world.store(), promotion(world, "rb-held", evidence, record=3), AT, world.scratch).outcome
+        == "Held"
+    )
     put(world, "rb-new", 1, world.weak, kind="rollback", held=[OTHER])
-    assert promote.promote(world.store(), promotion(world, "rb-new", evidence, record=1), AT).outcome == "Promoted"
+    assert (
+        promote.promote(world.store(), promotion(world, "rb-new", evidence, record=1), AT, world.scratch).outcome
+        == "Promoted"
+    )
     assert head(world, "rb-new", 2)["held"] == [OTHER]
 
 
 def test_going_back_to_a_held_digest_takes_it_off_the_list(world: World) -> None:
     filled(world, "rb-forth")
-    rollback.roll_back(world.store(), request(world, "rb-forth", world.weak), AT)
-    rollback.roll_back(world.store(), request(world, "rb-forth", world.good, request="forth"), AT)
+    rollback.roll_back(world.store(), request(world, "rb-forth", world.weak), AT, world.scratch)
+    rollback.roll_back(world.store(), request(world, "rb-forth", world.good, request="forth"), AT, world.scratch)
     assert (head(world, "rb-forth", 4)["digest"], head(world, "rb-forth", 4)["held"]) == (
         world.good,
         [OTHER, world.weak],
@@ -75,7 +81,7 @@ def test_going_back_to_a_held_digest_takes_it_off_the_list(world: World) -> None
 
 def test_a_channel_that_holds_it_already_is_left_as_it_is(world: World) -> None:
     filled(world, "rb-there")
-    found = rollback.roll_back(world.store(), request(world, "rb-there", world.good), AT)
+    found = rollback.roll_back(world.store(), request(world, "rb-there", world.good), AT, world.scratch)
     assert (found.outcome, found.record, found.left) == ("AlreadyThere", 2, None)
     assert len(world.store().list("channels/rb-there")) == 2
 
@@ -84,7 +90,7 @@ def test_what_was_never_in_the_channel_is_refused(world: World) -> None:
     filled(world, "rb-never")
     for channel, digest in (("rb-never", OTHER), ("rb-empty", world.good)):
         with pytest.raises(PermanentError, match="never held") as caught:
-            rollback.roll_back(world.store(), request(world, channel, digest), AT)
+            rollback.roll_back(world.store(), request(world, channel, digest), AT, world.scratch)
         assert caught.value.reason == "NotInChannel"
     assert len(world.store().list("channels/rb-never")) == 2
 
@@ -115,7 +121,7 @@ def test_files_that_are_not_as_published_are_refused_and_the_old_one_stays(
     put(world, channel, 1, copy)
     put(world, channel, 2, world.good)
     with pytest.raises(PermanentError) as caught:
-        rollback.roll_back(world.store(), request(world, channel, copy), AT)
+        rollback.roll_back(world.store(), request(world, channel, copy), AT, world.scratch)
     assert caught.value.reason == reason
     assert world.store().list(f"channels/{channel}") == [f"channels/{channel}/{n:08d}.json" for n in (1, 2)]
 
@@ -131,11 +137,15 @@ def test_of_rollbacks_and_a_promotion_at_once_none_is_lost_and_the_rollback_coun
 
     def back(word: str) -> None:
         outcomes.append(
-            rollback.roll_back(world.store(), request(world, channel, world.weak, request=word), AT).outcome
+            rollback.roll_back(
+                world.store(), request(world, channel, world.weak, request=word), AT, world.scratch
+            ).outcome
         )
 
     def forth() -> None:
-        outcomes.append(promote.promote(world.store(), promotion(world, channel, evidence, record=2), AT).outcome)
+        outcomes.append(
+            promote.promote(world.store(), promotion(world, channel, evidence, record=2), AT, world.scratch).outcome
+        )
 
     threads = [threading.Thread(target=back, args=(word,)) for word in ("same", "same", "same", "other")]
     threads.insert(turn, threading.Thread(target=forth))

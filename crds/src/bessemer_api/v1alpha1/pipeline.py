@@ -22,6 +22,7 @@ from bessemer_api.v1alpha1.data import DataSet, Mixture
 from bessemer_api.v1alpha1.diagnostic import DiagnosticSummary
 from bessemer_api.v1alpha1.evaluation import Attempt, Phase, PipelineEvaluation
 from bessemer_api.v1alpha1.gate import Gate
+from bessemer_api.v1alpha1.git import MergeWait
 from bessemer_api.v1alpha1.merge import Merge, MergeSummary
 from bessemer_api.v1alpha1.promotion import CandidateSummary, NominationSummary, Promotion, RollbackSummary
 from bessemer_api.v1alpha1.train import (
@@ -290,6 +291,8 @@ class ChannelSummary(Model):
         None, max_length=8, description="Newest digests that a rollback left; they are not promoted again."
     )
     soaks_until: Timestamp | None = Field(None, description="When it is to follow the channel before.")
+    merge: MergeWait | None = Field(None, description="The change in git, while it waits to be merged.")
+    commit: Annotated[str, Field(max_length=64)] | None = Field(None, description="Commit by which git has it.")
 
 
 class PipelineStatus(Model):

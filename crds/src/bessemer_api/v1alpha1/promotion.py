@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from bessemer_api.base import Model
 from bessemer_api.fields import AxisName, Digest, Duration, Name, ShortText, Text
+from bessemer_api.v1alpha1.git import GitTarget, MergeWait
 
 
 class After(Model):
@@ -20,6 +21,9 @@ class Channel(Model):
     name: Name = Field(description="Name of the channel, for example prod.")
     after: After | None = Field(
         None, description="When it follows the channel before, while that one still holds the same checkpoint."
+    )
+    git: GitTarget | None = Field(
+        None, description="Where a deploy repository says what is served; the channel's record is written after it."
     )
 
 
@@ -105,3 +109,5 @@ class RollbackSummary(Model):
     record: int = Field(0, ge=0, description="Record that was written; 0 while there is none.")
     at: Annotated[str, Field(max_length=40)] = Field("", description="When it was written.")
     by: ShortText = Field("", description="Who asked for it.")
+    merge: MergeWait | None = Field(None, description="The change in git, while it waits to be merged.")
+    commit: Annotated[str, Field(max_length=64)] | None = Field(None, description="Commit by which git has it.")

@@ -49,7 +49,7 @@ def outcome(pipeline: AdaptationPipeline) -> Outcome:
     if _holds(status, c.SUSPENDED):
         return Outcome(EXIT_INTERRUPTED, "Suspended; `bessemer resume` goes on.")
     ready = c.find(status.conditions, c.READY)
-    if ready is not None and ready.reason in {"WaitingForApproval", "Soaking"}:
+    if ready is not None and ready.reason in {"WaitingForApproval", "Soaking", "WaitingForMerge"}:
         return Outcome(EXIT_WAITING, f"{ready.reason}: {printable(ready.message)}")
     if not _holds(status, c.READY):
         return Outcome(EXIT_INTERRUPTED, "Not finished; the same command goes on from here.")

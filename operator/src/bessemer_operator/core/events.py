@@ -6,7 +6,8 @@ from bessemer_api.v1alpha1.pipeline import PipelineStatus
 from bessemer_operator.core import conditions as c
 from bessemer_operator.core.plan import Event
 
-_TURNS = {"WaitingForApproval", "Soaking", "Rejected", "ApprovalTimedOut", "Held", "LeftBefore"}
+_WAITS = {"WaitingForApproval", "Soaking", "WaitingForMerge"}
+_TURNS = {*_WAITS, "Rejected", "ApprovalTimedOut", "Held", "LeftBefore"}
 """Reasons of the condition Promoted that are news although its status stays False."""
 
 
@@ -89,7 +90,7 @@ def _turns(before: PipelineStatus, after: PipelineStatus) -> list[Event]:
     told = []
     old, new = c.find(before.conditions, c.PROMOTED), c.find(after.conditions, c.PROMOTED)
     if new is not None and new.reason in _TURNS and (old is None or old.reason != new.reason):
-        told.append(Event(_level(new.reason in {"WaitingForApproval", "Soaking"}), new.reason, new.message))
+        told.append(Event(_level(new.reason in _WAITS), new.reason, new.message))
     old, new = c.find(before.conditions, c.ROLLED_BACK), c.find(after.conditions, c.ROLLED_BACK)
     if new is not None and (old is None or (old.reason, old.message) != (new.reason, new.message)):
         told.append(Event(_level(new.status != "False"), new.reason, new.message))

@@ -20,7 +20,7 @@ from bessemer_operator.core.lint_gates import gate_findings
 from bessemer_operator.core.lint_memory import memory_findings, repeat_findings
 from bessemer_operator.core.lint_merges import merge_findings, merge_references
 from bessemer_operator.core.lint_methods import method_findings
-from bessemer_operator.core.lint_promotion import promotion_findings
+from bessemer_operator.core.lint_promotion import git_findings, promotion_findings
 from bessemer_operator.core.merges import all_merges, made_from
 from bessemer_operator.core.profile import Profile
 
@@ -97,7 +97,7 @@ def lint(spec: PipelineSpec, profiles: Profiles | None = None, known: Known = NO
             found += [*method_findings(spec, subject.chain), *merge_findings(spec), *repeat_findings(spec, known)]
             found += alignment_findings(spec, subject.chain)
         found += memory_findings(spec, profiles, known) if profiles and not has_errors(found) else []
-    found += [*gate_findings(spec), *promotion_findings(spec)]
+    found += [*gate_findings(spec), *promotion_findings(spec), *git_findings(spec, profiles or {})]
     return tuple(sorted(found, key=lambda finding: finding.severity))
 
 

@@ -1,6 +1,6 @@
 """Lint rules about promotion: candidates, channels, approval, and what a choice between candidates needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bessemer_api.v1alpha1.gate import Gate
 from bessemer_api.v1alpha1.pipeline import PipelineSpec
@@ -8,6 +8,7 @@ from bessemer_api.v1alpha1.promotion import Promotion
 from bessemer_operator.core.findings import Finding, Path, error, unknown, warning
 from bessemer_operator.core.lineage import BASE
 from bessemer_operator.core.lint_gates import bank_for, checkpoint_names
+from bessemer_operator.core.profile import Profile
 
 PATH: Path = ("spec", "promotion")
 
@@ -18,7 +19,7 @@ def promotion_findings(spec: PipelineSpec) -> list[Finding]:
     promotion = spec.promotion
     if promotion is None:
         return found
-    found += [*_candidates(spec, promotion), *_twice(promotion)]
+    found += [*_candidates(spec, promotion), *_twice(promotion), *_one_scalar_twice(promotion)]
     gates = {gate.name: gate for gate in spec.gates}
     gate = gates.get(promotion.gate)
     if gate is None:
@@ -41,6 +42,33 @@ def _twice(promotion: Promotion) -> Iterator[Finding]:
             if name in names[:index]:
                 path: Path = (*PATH, where, index, "name") if where == "channels" else (*PATH, where, index)
                 yield error(path, "DuplicateName", f'"{name}" is here twice', "remove one")
+
+
+def _one_scalar_twice(promotion: Promotion) -> Iterator[Finding]:
+    """Two channels in one scalar would overwrite each other for ever."""
+    seen: dict[tuple[str, ...], str] = {}
+    for index, channel in enumerate(promotion.channels):
+        git = channel.git
+        if git is None:
+            continue
+        place = (git.repository, git.branch, git.path, git.key)
+        if place in seen:
+            message = f"channels {seen[place]} and {channel.name} write the same scalar, {git.key} in {git.path}"
+            yield error((*PATH, "channels", index, "git"), "SharedScalar", message, "give each its branch, file or key")
+        seen.setdefault(place, channel.name)
+
+
+def git_findings(spec: PipelineSpec, profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    """Whether the profile of promotions may reach the repositories."""
+    profile = profiles.get(spec.profiles.promote)
+    if spec.promotion is None or profile is None:
+        return
+    for index, channel in enumerate(spec.promotion.channels):
+        if channel.git is not None and not profile.allows(channel.git.repository):
+            allowed = ", ".join(profile.git_repositories)
+            message = f"profile {spec.profiles.promote} is not for {channel.git.repository}; it is for {allowed}"
+            fix = "ask the administrator to add it to gitRepositories of the profile"
+            yield error((*PATH, "channels", index, "git", "repository"), "RepositoryNotAllowed", message, fix)
 
 
 def _release_gate(gate: Gate, promotion: Promotion) -> Iterator[Finding]:

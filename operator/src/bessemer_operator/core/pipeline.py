@@ -194,5 +194,6 @@ def _with_findings(scene: Scene, view: View, status: PipelineStatus, found: Sequ
 
 
 def _soonest(states: Iterable[WorkState], view: View) -> timedelta | None:
-    waits = [*(state.requeue for state in states), view.release.requeue if view.release else None]
+    waits = [state.requeue for state in states]
+    waits += [item.requeue for item in (view.release,) if item] + [item.due for item in (view.undoing,) if item]
     return min((wait for wait in waits if wait is not None), default=None)

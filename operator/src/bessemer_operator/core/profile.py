@@ -1,8 +1,8 @@
 """Profiles: an administrator's named ways of running pods. A pipeline names one and can say nothing else about pods."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bessemer_api.base import Model
 from bessemer_api.fields import Duration
@@ -64,11 +64,34 @@ class Profile(Model):
     store_secret: Annotated[str, Field(pattern=SECRET_PATTERN)] | None = Field(
         None, description="Secret whose keys become environment variables (AWS_...); its name begins with bessemer-."
     )
+    git_secret: Annotated[str, Field(pattern=SECRET_PATTERN)] | None = Field(
+        None,
+        description="Secret that promotion Jobs with a git target mount as files: `username` and `password` (or "
+        "`token` alone), `ssh-privatekey` with `known_hosts`, `ca.crt`.",
+    )
+    git_repositories: list[Annotated[str, Field(max_length=512)]] = Field(
+        default_factory=list,
+        description="What git targets may name: a repository, or, with a slash at the end, all below it. The Secret is "
+        "never shown to another server. Empty: any, which is refused together with a Secret.",
+    )
     environment: dict[str, str] = Field(default_factory=dict, description="Variables that the administrator sets.")
     queue: str | None = Field(None, description="Kueue LocalQueue.")
     priority_class: str | None = None
     grace_period_seconds: int = Field(120, ge=1, le=86_400, description="Covers the longest step and a save.")
     pending_deadline: Duration = Field("10m", description="A pod that waits longer for a node becomes a condition.")
+
+    @model_validator(mode="after")
+    def _secret_is_for_named_repositories(self) -> Self:
+        if self.git_secret is not None and not self.git_repositories:
+            raise ValueError("gitSecret needs gitRepositories: what the Secret may be shown to")
+        return self
+
+    def allows(self, repository: str) -> bool:
+        """Whether a git target may name this repository."""
+        allowed = self.git_repositories
+        return not allowed or any(
+            repository.startswith(item) if item.endswith("/") else repository == item for item in allowed
+        )
 
     @property
     def ranks(self) -> int:

@@ -19,6 +19,7 @@ from bessemer_operator.core.conditions import timestamp
 from bessemer_operator.core.durations import parse_duration
 from bessemer_operator.core.gating import GateRun, pending
 from bessemer_operator.core.known import known_run
+from bessemer_operator.core.merging import merge_words, run_until_merged
 from bessemer_operator.core.rollback import is_open, rollback_summary
 from bessemer_operator.core.view import Choice, Release, Scene, Step, View, find_gate, judge
 
@@ -72,7 +73,7 @@ def _not_chosen(gate: Gate, choice: Choice) -> GateRun:
 
 def _goes_back(scene: Scene, view: View) -> bool:
     """While a rollback is asked for and not done, nothing is promoted."""
-    summary = rollback_summary(scene.rollback, view.rollback, scene.pipeline.status.rollback)
+    summary = rollback_summary(scene.rollback, view.undoing, scene.pipeline.status.rollback)
     return is_open(scene.rollback, summary)
 
 
@@ -196,6 +197,8 @@ def _on_the_way(
     if last.state is None and not last.is_there:
         message = f"the record of channel {steps[-2].channel if before else last.channel} names no evidence"
         return replace(release, refused=("EvidenceMissing", message))
+    if last.merge is not None:
+        return replace(release, waits=merge_words(last.merge), requeue=last.requeue)
     outcome = last.report.outcome if last.report else ""
     if outcome == "LeftBefore":
         message = f"channel {steps[-2].channel} no longer holds it, so {last.channel} does not follow"
@@ -216,18 +219,20 @@ def _step(scene: Scene, channel: Channel, head: ChannelHead, offer: Offer, befor
             return Step(channel.name, due=due)
     if not offer.evidence:
         return Step(channel.name)
-    state, _ = scene.jobs.run("promote", _task(scene, channel.name, head, offer, before))
+    known = next((item.merge for item in scene.pipeline.status.channels if item.name == channel.name), None)
+    merging = run_until_merged(scene.jobs, "promote", _task(scene, channel, head, offer, before), known)
+    state = merging.state
     report = state.report.promote if state.report else None
     if report is not None and report.outcome in {"Promoted", "AlreadyPromoted"}:
         kind = "override" if offer.is_override else "promotion"
         return Step(channel.name, True, report.record, report.at, state=state, kind=kind, by=offer.by)
-    return Step(channel.name, state=state)
+    return Step(channel.name, state=state, merge=merging.wait, requeue=merging.due)
 
 
-def _task(scene: Scene, channel: str, head: ChannelHead, offer: Offer, before: Step | None) -> PromoteTask:
+def _task(scene: Scene, channel: Channel, head: ChannelHead, offer: Offer, before: Step | None) -> PromoteTask:
     metadata = scene.pipeline.metadata
     return PromoteTask(
-        channel=channel,
+        channel=channel.name,
         candidate=offer.candidate,
         record=head.record,
         gate=offer.gate,
@@ -238,6 +243,7 @@ def _task(scene: Scene, channel: str, head: ChannelHead, offer: Offer, before: S
         by=offer.by,
         override=True if offer.is_override else None,
         after=before.channel if before is not None else None,
+        git=channel.git,
     )
 
 

@@ -11,6 +11,7 @@ from bessemer_api.job import RollbackTask
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline, PipelineSpec
 from bessemer_api.v1alpha1.promotion import RollbackSummary
 from bessemer_operator.core.attempts import WorkState
+from bessemer_operator.core.merging import Merging, merge_words
 from bessemer_operator.core.naming import ANNOTATION_ROLLBACK, ANNOTATION_ROLLBACK_BY
 
 _REQUEST = re.compile(
@@ -43,10 +44,12 @@ def rollback_task(pipeline: AdaptationPipeline) -> RollbackTask | None:
     match = _REQUEST.fullmatch(notes.get(ANNOTATION_ROLLBACK, ""))
     if match is None or pipeline.spec.promotion is None:
         return None
+    channel = match["channel"] or pipeline.spec.promotion.channels[0].name
     return RollbackTask(
-        channel=match["channel"] or pipeline.spec.promotion.channels[0].name,
+        channel=channel,
         digest=match["digest"],
         request=match[0],
+        git=next((item.git for item in pipeline.spec.promotion.channels if item.name == channel), None),
         pipeline=f"{metadata.namespace}/{metadata.name}",
         pipeline_uid=metadata.uid,
         by=notes[ANNOTATION_ROLLBACK_BY].strip(),
@@ -54,18 +57,20 @@ def rollback_task(pipeline: AdaptationPipeline) -> RollbackTask | None:
 
 
 def rollback_summary(
-    task: RollbackTask | None, state: WorkState | None, before: RollbackSummary | None
+    task: RollbackTask | None, undoing: Merging | None, before: RollbackSummary | None
 ) -> RollbackSummary | None:
     """The last rollback: the one that is asked for, else the one that was."""
     if task is None:
         return before
     if before is not None and before.request == task.request and before.record:
         return before
+    state = undoing.state if undoing is not None else None
     report = state.report.rollback if state is not None and state.report else None
     asked = RollbackSummary(request=task.request, channel=task.channel, digest=task.digest, by=task.by)
-    if report is None:
-        return asked
-    return asked.model_copy(update={"left": report.left, "record": report.record, "at": report.at})
+    if report is None or not report.record:
+        return asked.model_copy(update={"merge": undoing.wait if undoing is not None else None})
+    found = {"left": report.left, "record": report.record, "at": report.at, "commit": report.commit}
+    return asked.model_copy(update=found)
 
 
 def is_open(task: RollbackTask | None, summary: RollbackSummary | None) -> bool:
@@ -81,4 +86,6 @@ def rollback_words(state: WorkState | None, summary: RollbackSummary) -> tuple[b
         return True, "RolledBack", f"{summary.digest} is {done}{left}"
     if state is not None and state.phase == "Failed":
         return False, "RollbackFailed", f"{state.reason}: {state.message}"
+    if summary.merge is not None:
+        return None, *merge_words(summary.merge)
     return None, "RollingBack", f"to {summary.digest} in channel {summary.channel}"

@@ -7,7 +7,9 @@ from bessemer_api.job import ChannelHead
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline, ChannelSummary, GateSummary
 from bessemer_api.v1alpha1.promotion import CandidateSummary, NominationSummary, RollbackSummary
 from bessemer_operator.core import conditions as c
+from bessemer_operator.core.attempts import WorkState
 from bessemer_operator.core.conditions import timestamp
+from bessemer_operator.core.merging import merge_words
 from bessemer_operator.core.naming import ANNOTATION_REFRESH
 from bessemer_operator.core.rollback import rollback_summary, rollback_words
 from bessemer_operator.core.view import MAX_MOVES, Scene, Step, View
@@ -31,11 +33,15 @@ def promotion_problem(view: View) -> tuple[str, str] | None:
         return release.refused
     state = release.last.state if release.last else None
     if state is not None and state.phase == "Failed":
-        return "PromotionFailed", f"{state.reason}: {state.message}"
+        return "PromotionFailed", _failure(state)
     if view.baseline_moved:
         message = f"each of {MAX_MOVES} times that the gate had passed, the channel had moved on meanwhile; "
         return "BaselineMoved", f"{message}annotate {ANNOTATION_REFRESH} with a new word to try again"
     return None
+
+
+def _failure(state: WorkState) -> str:
+    return f"{state.reason}: {state.message}"
 
 
 def is_decided_otherwise(view: View, summary: GateSummary) -> bool:
@@ -53,6 +59,8 @@ def is_promoted(view: View) -> bool:
 
 def wait_of(view: View) -> tuple[str, str] | None:
     """Reason and message of a wait for a person or a time."""
+    if view.undoing is not None and view.undoing.wait is not None:
+        return merge_words(view.undoing.wait)
     return view.release.waits if view.release else None
 
 
@@ -77,7 +85,8 @@ def promoted_words(view: View, summary: GateSummary) -> tuple[str, str]:
     if last is not None and last.report is not None:
         return last.report.outcome, "the promotion was refused"
     if last is not None and last.state is not None:
-        return ("Promoting" if last.state.phase != "Failed" else "PromotionFailed"), last.state.message
+        is_over = last.state.phase == "Failed"
+        return ("PromotionFailed", _failure(last.state)) if is_over else ("Promoting", last.state.message)
     return GATE_WORDS.get(summary.verdict, "Waiting"), "" if summary.verdict == "Pending" else summary.message
 
 
@@ -108,6 +117,7 @@ def _channel(name: str, head: ChannelHead, step: Step | None) -> ChannelSummary:
             by=step.by,
             previous=previous,
             held=head.held or None,
+            commit=report.commit,
         )
     return ChannelSummary(
         name=name,
@@ -119,6 +129,8 @@ def _channel(name: str, head: ChannelHead, step: Step | None) -> ChannelSummary:
         previous=head.previous,
         held=head.held or None,
         soaks_until=due,
+        merge=step.merge if step is not None else None,
+        commit=head.commit,
     )
 
 
@@ -135,12 +147,13 @@ def _after_rollback(item: ChannelSummary, rollback: RollbackSummary | None) -> C
         by=rollback.by,
         previous=rollback.left,
         held=[*(item.held or []), *([rollback.left] if rollback.left else [])][-8:] or None,
+        commit=rollback.commit,
     )
 
 
 def find_rollback(scene: Scene, view: View) -> RollbackSummary | None:
     """The last rollback."""
-    return rollback_summary(scene.rollback, view.rollback, scene.pipeline.status.rollback)
+    return rollback_summary(scene.rollback, view.undoing, scene.pipeline.status.rollback)
 
 
 def rollback_condition(view: View, summary: RollbackSummary | None, at: tuple[datetime, int]) -> list[Condition]:

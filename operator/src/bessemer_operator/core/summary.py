@@ -207,7 +207,7 @@ def _phase_word(view: View, problem: tuple[str, str] | None) -> str:
         return "resolve"
     wait = wait_of(view)
     if wait is not None:
-        return {"WaitingForApproval": "approval", "Soaking": "soak"}[wait[0]]
+        return {"WaitingForApproval": "approval", "Soaking": "soak", "WaitingForMerge": "merge"}[wait[0]]
     is_choosing = view.release is not None and bool(view.release.choice.wanted) and view.candidate is None
     return "done" if is_promoted(view) else "gate" if view.candidate else "candidates" if is_choosing else ""
 

@@ -12,6 +12,7 @@ from bessemer_api.job import ChannelHead, PromoteReport, ResolveTask, RollbackTa
 from bessemer_api.v1alpha1.data import Source
 from bessemer_api.v1alpha1.evaluation import Axis, Evaluation, EvaluationInputs
 from bessemer_api.v1alpha1.gate import Baseline, Gate
+from bessemer_api.v1alpha1.git import MergeWait
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline, PipelineSpec, Stage
 from bessemer_api.v1alpha1.promotion import CandidateSummary, NominationSummary
 from bessemer_operator.core.attempts import WorkState
@@ -26,6 +27,7 @@ from bessemer_operator.core.lineage import (
     build_nodes,
     origin,
 )
+from bessemer_operator.core.merging import Merging, run_until_merged
 from bessemer_operator.core.regression import SUITES, suite_axes, suite_tasks
 from bessemer_operator.core.rollback import rollback_summary
 from bessemer_operator.core.synergy import SynergyRun, synergy_runs
@@ -46,6 +48,9 @@ class Step:
     state: WorkState | None = None
     kind: str = ""
     by: str = ""
+    merge: MergeWait | None = None
+    requeue: timedelta | None = None
+    """Until the merge is looked at again."""
 
     @property
     def report(self) -> PromoteReport | None:
@@ -102,6 +107,8 @@ class View:
     resolve: WorkState
     rollback: WorkState | None = None
     release: Release | None = None
+    undoing: Merging | None = None
+    """The rollback, where a person has to merge it."""
     merges: Mapping[str, SynergyRun] = field(default_factory=dict)
 
     @property
@@ -163,8 +170,9 @@ class Scene:
 def look(scene: Scene, epoch: int) -> View:
     """All that is known but the promotion; `epoch` counts how often the head moved under a gate of this generation."""
     going_back = replace(scene.jobs, suspend=False)  # a rollback does not wait for a pipeline that is suspended
-    rollback = going_back.run("rollback", scene.rollback)[0] if scene.rollback is not None else None
-    resolve, _ = scene.jobs.run("resolve", resolve_task(scene.spec), _salt(scene, rollback, epoch))
+    undoing = _undo(scene, going_back)
+    rollback = undoing.state if undoing is not None else None
+    resolve, _ = scene.jobs.run("resolve", resolve_task(scene.spec), _salt(scene, undoing, epoch))
     report = resolve.report.resolve if resolve.report else None
     contents = report.contents if report else {}
     heads = report.channels if report else {}
@@ -179,12 +187,20 @@ def look(scene: Scene, epoch: int) -> View:
         if (run := _stage_gate(scene, heads, stage, nodes[stage.name].output or "", nodes)) is not None
     }
     merges = synergy_runs(scene.spec, nodes, scene.evaluations, scene.jobs)
-    return View(nodes, heads, gates, resolve, rollback, merges=merges)
+    return View(nodes, heads, gates, resolve, rollback, undoing=undoing, merges=merges)
 
 
-def _salt(scene: Scene, rollback: WorkState | None, epoch: int) -> str:
+def _undo(scene: Scene, jobs: PipelineJobs) -> Merging | None:
+    if scene.rollback is None:
+        return None
+    known = scene.pipeline.status.rollback
+    is_same = known is not None and known.request == scene.rollback.request
+    return run_until_merged(jobs, "rollback", scene.rollback, known.merge if known is not None and is_same else None)
+
+
+def _salt(scene: Scene, undoing: Merging | None, epoch: int) -> str:
     """What makes a look at the world a new one. After a rollback the heads are others than before."""
-    summary = rollback_summary(scene.rollback, rollback, scene.pipeline.status.rollback)
+    summary = rollback_summary(scene.rollback, undoing, scene.pipeline.status.rollback)
     known = summary if summary is not None and summary.record else scene.pipeline.status.rollback
     after = f"/{known.channel}-{known.record}" if known is not None and known.record else ""
     return f"{scene.pipeline.metadata.generation}/{scene.refresh}/{epoch}{after}"

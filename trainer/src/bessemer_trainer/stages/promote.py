@@ -1,33 +1,37 @@
 """promote: write the channel's next record, if its head is still the one that the gate compared with.
 
-The record is created only if it is absent, so that of two promotions one wins and the other sees that the baseline
-moved. Nothing is promoted that is held after a rollback, that is damaged, or whose evidence is about something else.
+Where the channel has a git target, git must have the change first: until a person has merged it the outcome is
+WaitingForMerge, and the operator runs this again. The record is created only if it is absent, so that of two
+promotions one wins and the other sees that the baseline moved. Nothing is promoted that is held after a rollback, that
+is damaged, or whose evidence is about something else.
 It gives no verdict: the operator asks for a promotion only after its gate has passed, or a named person has decided to
 promote all the same (a record of kind `override`, which is never an anchor and starts no new count of tries).
 """
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from bessemer_api.digest import canonical_json
 from bessemer_api.job import PromoteReport, PromoteTask
 from bessemer_trainer.channels import newest_record, read_record, record_key
 from bessemer_trainer.context import Context, Outcome
+from bessemer_trainer.deploy import Change, HandedOver, evidence_of, git_entry, hand_over
 from bessemer_trainer.errors import PermanentError
-from bessemer_trainer.store import Store
+from bessemer_trainer.store import Store, artifact_key
 
 
 def run(context: Context) -> Outcome:
-    """Outcome Promoted, AlreadyPromoted, BaselineMoved, Held or LeftBefore. PermanentError for a damaged artifact."""
+    """Outcome as in PromoteReport. PermanentError for a damaged artifact and for what only a person can mend in git."""
     task = context.spec.promote
     assert task is not None  # noqa: S101 - __main__ has checked that the field of the verb is set
     now = datetime.now(UTC)  # noqa: TID251 - this is the shell, and the record says when it was written
-    report = promote(context.store, task, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    report = promote(context.store, task, now.strftime("%Y-%m-%dT%H:%M:%SZ"), context.scratch)
     return Outcome(output_digest=report.digest, promote=report)
 
 
-def promote(store: Store, task: PromoteTask, at: str) -> PromoteReport:
+def promote(store: Store, task: PromoteTask, at: str, scratch: Path) -> PromoteReport:
     """Do it at time `at`. Running it again gives the outcome of the first run, whatever was promoted since."""
     number = newest_record(store, task.channel)
     if number > task.record:
@@ -44,7 +48,10 @@ def promote(store: Store, task: PromoteTask, at: str) -> PromoteReport:
     if task.after is not None and _digest_of(store, task.after) != task.candidate:
         return _report("LeftBefore", head)
     _require_sound(store, task)
-    record = _record(task, head, at)
+    there = _in_git(store, task, head, scratch)
+    if there is not None and not there.commit:
+        return PromoteReport(outcome="WaitingForMerge", record=number, digest=head.get("digest"), url=there.url)
+    record = _record(task, head, at) | git_entry(task.git, there)
     if not store.create(record_key(task.channel, task.record + 1), canonical_json(record)):
         winner = read_record(store, task.channel, task.record + 1)
         return _report("Promoted" if _is_ours(winner, task) else "BaselineMoved", winner)
@@ -60,7 +67,20 @@ def _digest_of(store: Store, channel: str) -> str | None:
 def _is_ours(record: Mapping[str, Any], task: PromoteTask) -> bool:
     """Whether an earlier attempt of this very promotion wrote the record; `at` alone may differ."""
     written = _record(task, {"digest": record.get("previous"), "held": record.get("held")}, str(record.get("at")))
-    return dict(record) == written
+    return {name: value for name, value in record.items() if name != "git"} == written
+
+
+def _in_git(store: Store, task: PromoteTask, head: Mapping[str, Any], scratch: Path) -> HandedOver | None:
+    """Let git say so first, where the channel has a git target."""
+    if task.git is None:
+        return None
+    change = Change(
+        target=task.git,
+        value=store.url(artifact_key(task.candidate)),
+        subject=f"Promote {task.candidate.removeprefix('sha256:')[:12]} to {task.channel}",
+        evidence=evidence_of(store, task.evidence) | _record(task, head, ""),
+    )
+    return hand_over(change, scratch)
 
 
 def _record(task: PromoteTask, head: Mapping[str, Any], at: str) -> dict[str, Any]:
@@ -105,5 +125,6 @@ def _report(outcome: str, record: Mapping[str, Any]) -> PromoteReport:
             "record": record.get("record", 0),
             "digest": record.get("digest"),
             "at": record.get("at", ""),
+            "commit": (record.get("git") or {}).get("commit"),
         }
     )

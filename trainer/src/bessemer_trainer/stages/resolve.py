@@ -69,10 +69,14 @@ def head(records: Sequence[Mapping[str, Any]], axes: set[str]) -> ChannelHead:
     ]
     won = {axis for record in releases for axis in record["wins"]}
     anchors = {axis: _anchor(releases, axis) for axis in sorted(axes | won)} if releases else {}
-    fields = {name: newest[name] for name in ("record", "digest", "at")}
+    fields = {name: newest[name] for name in ("record", "digest", "at")} | {"commit": _commit(newest)}
     return ChannelHead.model_validate(
         fields | {"anchors": anchors, "held": newest["held"][-MAX_HELD:], **_story(records, newest)}
     )
+
+
+def _commit(record: Mapping[str, Any]) -> str | None:
+    return (record.get("git") or {}).get("commit")
 
 
 def _story(records: Sequence[Mapping[str, Any]], newest: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,29 +7,31 @@ since. What is damaged, or was never in the channel, is refused, and the channel
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from bessemer_api.digest import canonical_json
 from bessemer_api.job import RollbackReport, RollbackTask
 from bessemer_trainer.channels import newest_record, read_record, record_key
 from bessemer_trainer.context import Context, Outcome
+from bessemer_trainer.deploy import Change, HandedOver, evidence_of, git_entry, hand_over
 from bessemer_trainer.errors import PermanentError, TransientError
-from bessemer_trainer.store import Store
+from bessemer_trainer.store import Store, artifact_key
 
 _RACES = 100
 """Lost races after which it is tried again later; each means that something else was promoted meanwhile."""
 
 
 def run(context: Context) -> Outcome:
-    """Outcome RolledBack or AlreadyThere. Raises PermanentError(NotInChannel | Artifact...), TransientError."""
+    """Outcome as in RollbackReport. Raises PermanentError(NotInChannel | Artifact... | Git...), TransientError."""
     task = context.spec.rollback
     assert task is not None  # noqa: S101 - __main__ has checked that the field of the verb is set
     now = datetime.now(UTC)  # noqa: TID251 - this is the shell, and the record says when it was written
-    report = roll_back(context.store, task, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    report = roll_back(context.store, task, now.strftime("%Y-%m-%dT%H:%M:%SZ"), context.scratch)
     return Outcome(output_digest=report.digest, rollback=report)
 
 
-def roll_back(store: Store, task: RollbackTask, at: str) -> RollbackReport:
+def roll_back(store: Store, task: RollbackTask, at: str, scratch: Path) -> RollbackReport:
     """Do it at time `at`."""
     records: list[dict[str, Any]] = []
     for _ in range(_RACES):
@@ -41,7 +43,10 @@ def roll_back(store: Store, task: RollbackTask, at: str) -> RollbackReport:
         if records and records[-1]["digest"] == task.digest:
             return _report("AlreadyThere", records[-1])
         _require_sound(store, task, records)
-        record = _record(task, records, at)
+        there = _in_git(store, task, records, scratch)
+        if there is not None and not there.commit:
+            return RollbackReport(outcome="WaitingForMerge", record=0, digest=task.digest, url=there.url)
+        record = _record(task, records, at) | git_entry(task.git, there)
         if store.create(record_key(task.channel, record["record"]), canonical_json(record)):
             return _report("RolledBack", record)
     raise TransientError("ChannelContended", f"channel {task.channel}: {_RACES} other records were written meanwhile")
@@ -86,6 +91,20 @@ def _record(task: RollbackTask, records: Sequence[Mapping[str, Any]], at: str) -
     }
 
 
+def _in_git(store: Store, task: RollbackTask, records: Sequence[Mapping[str, Any]], scratch: Path) -> HandedOver | None:
+    """The same way through git as a promotion takes, to the earlier digest."""
+    if task.git is None:
+        return None
+    record = _record(task, records, "")
+    change = Change(
+        target=task.git,
+        value=store.url(artifact_key(task.digest)),
+        subject=f"Roll {task.channel} back to {task.digest.removeprefix('sha256:')[:12]}",
+        evidence=evidence_of(store, record["evidence"]) | record,
+    )
+    return hand_over(change, scratch)
+
+
 def _report(outcome: str, record: Mapping[str, Any]) -> RollbackReport:
     left = record.get("previous") if outcome == "RolledBack" else None
     return RollbackReport.model_validate(
@@ -95,5 +114,6 @@ def _report(outcome: str, record: Mapping[str, Any]) -> RollbackReport:
             "digest": record["digest"],
             "left": left,
             "at": record.get("at", ""),
+            "commit": (record.get("git") or {}).get("commit"),
         }
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bessemer_api.job import RunSpec
-from bessemer_operator.core.manifests.pod import build_pod_template
+from bessemer_operator.core.manifests.pod import build_pod_template, with_git
 from bessemer_operator.core.naming import ANNOTATION_DIGEST, ANNOTATION_RETRY, LABEL_ATTEMPT, LABEL_OWNER, MANAGED_BY
 from bessemer_operator.core.profile import Profile
 
@@ -65,6 +65,8 @@ def build_config_map(spec: AttemptSpec) -> dict[str, Any]:
 def build_job(spec: AttemptSpec) -> dict[str, Any]:
     """A Job of one pod that is never retried by the Job controller: attempts are ours."""
     template = build_pod_template(spec.name, ["python", "-m", "bessemer_trainer"], spec.profile, _labels(spec))
+    if any(task is not None and task.git is not None for task in (spec.run.promote, spec.run.rollback)):
+        template = with_git(template, spec.profile)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

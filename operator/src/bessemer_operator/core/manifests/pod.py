@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from bessemer_api.job import METRICS_PORT_ENV, REPORT_ENV, SPEC_ENV
+from bessemer_api.job import GIT_CREDENTIALS_ENV, METRICS_PORT_ENV, REPORT_ENV, SPEC_ENV
 from bessemer_operator.core.profile import Profile
 
 RUN_FOLDER = "/etc/bessemer"
+GIT_FOLDER = "/etc/bessemer-git"
 SCRATCH = "/scratch"
 TERMINATION_LOG = "/dev/termination-log"
 METRICS_PORT = 9402
@@ -41,6 +42,21 @@ def build_pod_template(name: str, command: list[str], profile: Profile, labels: 
     if profile.priority_class:
         spec["priorityClassName"] = profile.priority_class
     return {"metadata": {"labels": labels}, "spec": spec}
+
+
+def with_git(template: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    """The template with the profile's credentials for git; as it is where the profile has none."""
+    if profile.git_secret is None:
+        return template
+    spec = template["spec"]
+    first, *others = spec["containers"]
+    volume = {"name": "git", "secret": {"secretName": profile.git_secret, "defaultMode": 0o440}}
+    container = {
+        **first,
+        "env": [*first["env"], {"name": GIT_CREDENTIALS_ENV, "value": GIT_FOLDER}],
+        "volumeMounts": [*first["volumeMounts"], {"name": "git", "mountPath": GIT_FOLDER, "readOnly": True}],
+    }
+    return {**template, "spec": {**spec, "containers": [container, *others], "volumes": [*spec["volumes"], volume]}}
 
 
 def _toleration(document: dict[str, Any]) -> dict[str, Any]:

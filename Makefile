@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e crds dashboards cluster tools clean
+.PHONY: help setup demo test lint unit e2e crds dashboards gitea cluster tools clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ dashboards: setup ## generate charts/bessemer/dashboards from tools/panels.py
 crds: setup ## generate crds/*.yaml, docs/reference, and the tables of the chart
 	@$(RUN) python -m bessemer_api.crdgen crds
 	@$(RUN) python tools/chart.py
+
+gitea: setup ## build the git server that the tests of pull requests run on (minutes, once; without it they are skipped)
+	@$(RUN) python -m tests.support.gitea
 
 cluster: setup ## a playground: a real control plane with the operator, until Ctrl-C
 	@$(RUN) python -m tests.support.playground

@@ -36,12 +36,14 @@ class GoModule:
     folder: Path
     programs: Mapping[str, str]
     ldflags: str = "-s -w"
+    tags: str = ""
+    cgo: bool = False
 
     @property
     def cache(self) -> Path:
         """Where its programs lie; the name changes with the pins, the link flags and the machine's type."""
         content = b"\0".join((self.folder / file).read_bytes() for file in ("go.mod", "go.sum"))
-        recipe = f"\0{self.ldflags}\0{platform.system()}\0{platform.machine()}".encode()
+        recipe = f"\0{self.ldflags}{self.tags}\0{platform.system()}\0{platform.machine()}".encode()
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return base / "bessemer" / self.name / hashlib.sha256(content + recipe).hexdigest()[:16]
 
@@ -85,7 +87,8 @@ def build_program(module: GoModule, name: str) -> None:
     """Compile one program into the cache; the caller holds the cache's lock."""
     with tempfile.TemporaryDirectory(dir=module.cache) as scratch:
         output = Path(scratch) / name
-        flags = ["-v", "-mod=readonly", "-trimpath", f"-ldflags={module.ldflags}", "-o", str(output)]
+        tags = [f"-tags={module.tags}"] if module.tags else []
+        flags = ["-v", "-mod=readonly", "-trimpath", *tags, f"-ldflags={module.ldflags}", "-o", str(output)]
         run_go(module, ["build", *flags, module.programs[name]], what=name)
         output.replace(module.cache / name)
 
@@ -112,7 +115,7 @@ def run_go(module: GoModule, arguments: list[str], what: str) -> None:
     command = ["nice", *go_command(module.folder), *arguments]
     last: deque[str] = deque(maxlen=TAIL)
     with subprocess.Popen(
-        command, cwd=module.folder, env=go_environment(), stderr=subprocess.PIPE, text=True
+        command, cwd=module.folder, env=go_environment(cgo=module.cgo), stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         for number, line in enumerate(process.stderr, 1):
@@ -123,9 +126,11 @@ def run_go(module: GoModule, arguments: list[str], what: str) -> None:
         raise BuildError(f"{what}: `{' '.join(command)}` in {module.folder} failed:\n{''.join(last)}")
 
 
-def go_environment() -> dict[str, str]:
-    """Static programs that depend on nothing of the host; a caller's own flags must not change what is cached."""
-    return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+def go_environment(*, cgo: bool = False) -> dict[str, str]:
+    """Static programs that depend on nothing of the host, but for those that have C in them; a caller's own flags must
+    not change what is cached.
+    """
+    return {**os.environ, "CGO_ENABLED": "1" if cgo else "0", "GOFLAGS": "", "GOWORK": "off"}
 
 
 def go_command(folder: Path) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bessemer_api.job import EXIT_PERMANENT, PromoteTask, RunSpec
-from tests.api.documents import PIPELINE, edited
+from tests.api.documents import ABSENT, PIPELINE, edited
 from tests.support.world import Ending, Script, World, failure
 
 PAGE = Path(__file__).parents[2] / "docs/conditions.md"
@@ -50,7 +50,8 @@ def table() -> dict[str, dict[str, Expected]]:
 
 def _expected(cell: str) -> Expected | None:
     word = re.match(r"(True|False|Unknown)\b", cell)
-    return Expected(word[1], frozenset(re.findall(r"`([A-Z]\w+)`", cell))) if word else None
+    named = cell.partition("for example")[0]
+    return Expected(word[1], frozenset(re.findall(r"`([A-Z]\w+)`", named))) if word else None
 
 
 async def _applied(world: World, edits: Edits | None = None, script: Script | None = None) -> None:
@@ -174,7 +175,7 @@ SITUATIONS: Mapping[str, Callable[[World], Awaitable[None]]] = {
     "a rollback was refused": lambda w: _rolled_back(w, _when("rollback", _bad)),
     "gate refused": lambda w: _verdict(w, "worse"),
     "gate can not judge": lambda w: _verdict(w, "invalid"),
-    "measuring broke": lambda w: _applied(w, {}, _when("evaluate", _bad)),
+    "measuring broke": lambda w: _applied(w, {"spec.stages.2.gate": ABSENT}, _when("evaluate", _bad)),
     "a pod waits for longer than its profile's `pendingDeadline`": _no_room,
     "a stage failed for good": lambda w: _applied(w, {}, _when("cpt", _bad)),
     "the promotion Job failed": lambda w: _applied(w, {}, _when("promote", _bad)),

@@ -53,9 +53,13 @@ class Mini:
         """Where the pipeline keeps its artifacts, unless another store was asked for."""
         return self.folder / "store"
 
+    def build(self) -> Document:
+        """The pipeline, before any edit."""
+        return build_pipeline(self.folder)
+
     def write(self, edits: Mapping[str, Any] | None = None, file: str = "pipeline.yaml") -> Path:
         """Write the pipeline with these edits, by dotted path, into a file of the folder; the file."""
-        document = edited(build_pipeline(self.folder), edits or {})
+        document = edited(self.build(), edits or {})
         target = self.folder / file
         with target.open("w") as stream:
             YAML(typ="safe").dump(document, stream)

@@ -1,10 +1,17 @@
-"""One tiny trained world for all tests of this folder; nothing in it is mocked. Tests must not change its artifacts."""
+"""Two tiny trained worlds for all tests of this folder; nothing is mocked. Tests must not change their artifacts."""
 
 import pytest
 
+from tests.trainer.evaluation import taught as lessons
+from tests.trainer.evaluation.taught import Taught
 from tests.trainer.evaluation.tiny import World, build_world
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return build_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
+    return lessons.build(tmp_path_factory.mktemp("taught"))

@@ -4,6 +4,7 @@ Trained with plain torch on the completions alone, on one thread. `taught` knows
 shape and tokenizer and saw one step. Nothing is mocked.
 """
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
 
 from bessemer_trainer.chat import NAMED
+from bessemer_trainer.evals import gym
 from bessemer_trainer.evals.subject import Subject, load_subject
-from tests.trainer.evaluation.tiny import END, names, save_checkpoint
+from tests.trainer.evaluation.tiny import names
+from tests.trainer.tinymodel import batch_of, learn, llama, save_checkpoint, train_tokenizer
 
 COLOURS = ["amber", "blue", "green", "ivory", "red", "silver"]
 NAMES = names()[:12]
@@ -60,47 +63,67 @@ def lessons() -> list[tuple[str, str]]:
             (f"Note {name} {colour}.\nnoted\nForm?\n", json_of(name)),
             (f"Question: colour of {name}?\nAnswer:", f" {colour}"),
         ]
+    rows += [(item["prompt"], f" {item['answer']}") for item in spelled()]
     return rows + [("Design:", f" {design}") for design in designs()]
 
 
-def train_tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=420, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator([a + b for a, b in lessons()], trainer)
-    return tokenizer
-
-
 def train_model(tokenizer: Tokenizer, steps: int) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=0, pad_token_id=None,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
+    model = llama(tokenizer, positions=128)
     encoded = [(tokenizer.encode(a).ids, [*tokenizer.encode(b).ids, 0]) for a, b in lessons()]
     encoded.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
-    batches = [encoded[i : i + 32] for i in range(0, len(encoded), 32)]
+    batches = [batch_of(encoded[i : i + 32]) for i in range(0, len(encoded), 32)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1.0, k / 20) * (1 - k / (steps + 1)))
     random = np.random.Generator(np.random.PCG64(1))
-    for step in range(steps):
-        if step % len(batches) == 0:
-            order = random.permutation(len(batches))
-        batch = batches[order[step % len(batches)]]
-        width = max(len(a) + len(b) for a, b in batch)
-        rows = torch.tensor([[*a, *b, *[0] * (width - len(a) - len(b))] for a, b in batch])
-        labels = torch.tensor([[*[-100] * len(a), *b, *[-100] * (width - len(a) - len(b))] for a, b in batch])
-        optimizer.zero_grad()
-        model(input_ids=rows, labels=labels).loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.eval()
+    rounds = (random.permutation(len(batches)) for _ in range(-(-steps // len(batches))))
+    order = [place for places in rounds for place in places][:steps]
+    return learn(model, (batches[place] for place in order), optimizer, schedule.step)
+
+
+# --- items about what was taught --------------------------------------------------------------------------------
+
+CLOZE = [{"prompt": f"The colour of {name} is", "answers": [colour_of(name)]} for name in NAMES]
+CHAT = [{"prompt": f"colour of {name}?", "answers": [colour_of(name)]} for name in NAMES]
+JSON = [{"prompt": f"JSON of {n}:", "answer": {"colour": colour_of(n), "name": n}} for n in NAMES]
+TOOLS = [{"prompt": f"Call for {name}:", "tool": call_of(name)} for name in NAMES]
+LISTS = [
+    {
+        "prompt": f"List {name}:",
+        "constraints": [
+            {"type": "bullets", "min": 2, "max": 2},
+            {"type": "keywords", "words": [colour_of(name)]},
+            {"type": "endsWith", "text": "End"},
+        ],
+    }
+    for name in NAMES
+]
+HANDOFFS = [
+    {"turns": [f"Note {n} {colour_of(n)}.", "Form?"], "payload": {"colour": colour_of(n), "name": n}} for n in NAMES
+]
+CHOICES = [
+    {
+        "prompt": f"The colour of {name} is",
+        "choices": [f" {colour}" for colour in COLOURS],
+        "answer": COLOURS.index(colour_of(name)),
+    }
+    for name in NAMES
+]
+BRIEF = {
+    "prompt": "Design:",
+    "constraints": [{"type": "length", "unit": "words", "min": 6, "max": 8}],
+    "verifier": {
+        "kind": "relation",
+        "pattern": r"A (\w+) \w+ with a (\w+) \w+",
+        "rows": [list(pair) for pair in itertools.product(ADJECTIVES, repeat=2)],
+    },
+}
+
+
+def spelled() -> list[dict[str, Any]]:
+    """Items of reasoning-gym: words to be spelled backward."""
+    return list(
+        gym.items(["spell_backward"], {"spell_backward": {"min_word_len": 3, "max_word_len": 4}}, 5, len(NAMES))
+    )
 
 
 @dataclass(frozen=True)
@@ -113,7 +136,7 @@ class Taught:
 
 
 def build(folder: Path) -> Taught:
-    tokenizer = train_tokenizer()
+    tokenizer = train_tokenizer((a + b for a, b in lessons()), 420)
     rows = [{"id": str(i), "text": text} for i, text in enumerate(designs())]
     documents = folder / "documents.jsonl"
     documents.write_text("".join(json.dumps(row) + "\n" for row in rows))

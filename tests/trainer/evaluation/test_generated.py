@@ -1,6 +1,5 @@
 """Tasks that generate, on a model that was really taught to answer: it scores high, an untaught one does not."""
 
-import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,19 @@ from bessemer_trainer.evals.prompts import prompt_of
 from bessemer_trainer.evals.subject import Subject
 from bessemer_trainer.stages.evaluate import MEASURES
 from tests.trainer.evaluation import taught as lessons
-from tests.trainer.evaluation.taught import COLOURS, NAMES, Taught, call_of, colour_of
-
-
-@pytest.fixture(scope="session")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
-    return lessons.build(tmp_path_factory.mktemp("taught"))
+from tests.trainer.evaluation.taught import (
+    BRIEF,
+    CHAT,
+    CHOICES,
+    CLOZE,
+    HANDOFFS,
+    JSON,
+    LISTS,
+    NAMES,
+    TOOLS,
+    Taught,
+    colour_of,
+)  # fmt: skip
 
 
 def axis(task: str, **fields: Any) -> Axis:
@@ -43,41 +49,6 @@ def mean(samples: Sequence[Sample]) -> float:
     return sum(sample.score for sample in samples) / len(samples)
 
 
-CLOZE = [{"prompt": f"The colour of {name} is", "answers": [colour_of(name)]} for name in NAMES]
-CHAT = [{"prompt": f"colour of {name}?", "answers": [colour_of(name)]} for name in NAMES]
-JSON = [{"prompt": f"JSON of {n}:", "answer": {"colour": colour_of(n), "name": n}} for n in NAMES]
-TOOLS = [{"prompt": f"Call for {name}:", "tool": call_of(name)} for name in NAMES]
-LISTS = [
-    {
-        "prompt": f"List {name}:",
-        "constraints": [
-            {"type": "bullets", "min": 2, "max": 2},
-            {"type": "keywords", "words": [colour_of(name)]},
-            {"type": "endsWith", "text": "End"},
-        ],
-    }
-    for name in NAMES
-]
-HANDOFFS = [
-    {"turns": [f"Note {n} {colour_of(n)}.", "Form?"], "payload": {"colour": colour_of(n), "name": n}} for n in NAMES
-]
-CHOICES = [
-    {
-        "prompt": f"The colour of {name} is",
-        "choices": [f" {colour}" for colour in COLOURS],
-        "answer": COLOURS.index(colour_of(name)),
-    }
-    for name in NAMES
-]
-BRIEF = {
-    "prompt": "Design:",
-    "constraints": [{"type": "length", "unit": "words", "min": 6, "max": 8}],
-    "verifier": {
-        "kind": "relation",
-        "pattern": r"A (\w+) \w+ with a (\w+) \w+",
-        "rows": [list(pair) for pair in itertools.product(lessons.ADJECTIVES, repeat=2)],
-    },
-}
 TASKS: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any]]] = {
     "cloze": ("exactMatch", CLOZE, {}),
     "cloze in a chat": ("exactMatch", CHAT, {"prompt": "chat"}),

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
 
 from bessemer_api.digest import input_digest
 from bessemer_api.job import RunSpec
@@ -22,10 +21,10 @@ from bessemer_trainer.context import Context, Outcome, Progress
 from bessemer_trainer.metrics import Board
 from bessemer_trainer.stages import evaluate
 from bessemer_trainer.store import Store, open_store
+from tests.trainer.tinymodel import learn_lines, llama, save_checkpoint, train_tokenizer
 
 COLOURS = ["amber", "blue", "crimson", "green", "ivory", "orange", "purple", "silver"]
 FACTS = 60
-END = "<|endoftext|>"
 ITEMS = 120
 AXES = [
     {"name": "knowledge", "task": "multipleChoice", "clusterBy": "fact"},
@@ -66,45 +65,13 @@ def text_items() -> list[dict[str, Any]]:
     return [{"id": f"t{k}", "text": sentences()[k % FACTS]} for k in range(ITEMS)]
 
 
-def train_tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=[END], initial_alphabet=alphabet, show_progress=False, min_frequency=2
-    )
-    tokenizer.train_from_iterator(sentences(), trainer)
-    return tokenizer
+def facts_tokenizer() -> Tokenizer:
+    return train_tokenizer(sentences(), 400, min_frequency=2)
 
 
-def train_model(tokenizer: Tokenizer, steps: int) -> LlamaForCausalLM:
+def taught_model(tokenizer: Tokenizer, steps: int) -> LlamaForCausalLM:
     """Memorises the facts, more of them the more steps it has."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=0, pad_token_id=None,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    encoded = [[*tokenizer.encode(line).ids, 0] for line in sentences()]
-    width = max(map(len, encoded))
-    rows = torch.tensor([e + [0] * (width - len(e)) for e in encoded])
-    labels = torch.tensor([e + [-100] * (width - len(e)) for e in encoded])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model(input_ids=rows, labels=labels).loss.backward()
-        optimizer.step()
-    return model.eval()
-
-
-def save_checkpoint(folder: Path, model: LlamaForCausalLM, tokenizer: Tokenizer) -> None:
-    model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"eos_token": END, "tokenizer_class": "PreTrainedTokenizerFast"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return learn_lines(llama(tokenizer), tokenizer, sentences(), steps)
 
 
 def write_jsonl(path: Path, items: Sequence[dict[str, Any]]) -> None:
@@ -170,8 +137,8 @@ def publish_checkpoint(store: Store, folder: Path, model: LlamaForCausalLM, toke
 
 def build_world(root: Path) -> World:
     store = open_store(f"file://{root}/store", root / "scratch")
-    tokenizer = train_tokenizer()
+    tokenizer = facts_tokenizer()
     bank = publish_bank(store, root / "bank", multiple_choice_items(), text_items())
-    weak = publish_checkpoint(store, root / "weak", train_model(tokenizer, 15), tokenizer)
-    good = publish_checkpoint(store, root / "good", train_model(tokenizer, 400), tokenizer)
+    weak = publish_checkpoint(store, root / "weak", taught_model(tokenizer, 15), tokenizer)
+    good = publish_checkpoint(store, root / "good", taught_model(tokenizer, 400), tokenizer)
     return World(root, f"file://{root}/store", bank, weak, good)

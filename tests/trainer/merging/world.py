@@ -3,6 +3,7 @@
 Nothing is mocked: plain torch trains them on made-up facts; they are published in the real store as a stage would.
 """
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from bessemer_api.digest import input_digest
 from bessemer_api.job import RunSpec
@@ -24,7 +25,8 @@ from bessemer_trainer.context import Context, Outcome, Progress
 from bessemer_trainer.metrics import Board
 from bessemer_trainer.stages import merge
 from bessemer_trainer.store import Store, open_store
-from tests.trainer.evaluation.tiny import END, sentences, train_tokenizer
+from tests.trainer.evaluation.tiny import facts_tokenizer, sentences
+from tests.trainer.tinymodel import learn_lines, llama, save_tokenizer
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 Weights = dict[str, torch.Tensor]
@@ -102,25 +104,13 @@ def numbers(tensor: torch.Tensor) -> npt.NDArray[np.float64]:
 
 def build_family(root: Path) -> Family:
     store = open_store(f"file://{root}/store", root / "scratch")
-    tokenizer = train_tokenizer()
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=32, intermediate_size=64, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=0, pad_token_id=None,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
+    tokenizer = facts_tokenizer()
     lines = sentences()
-    rows = [[*tokenizer.encode(line).ids, 0] for line in lines]
-    digests = {}
-    for name, part, steps in (("base", rows, 60), ("left", rows[:30], 30), ("right", rows[30:], 30)):
-        branch = LlamaForCausalLM(config)
-        branch.load_state_dict(model.state_dict())
-        train(branch, part, steps)
+    base = learn_lines(llama(tokenizer, width=32, layers=3), tokenizer, lines, 60)
+    digests = {"base": publish(store, root / "base", base, tokenizer)}
+    for name, part in (("left", lines[:30]), ("right", lines[30:])):
+        branch = learn_lines(copy.deepcopy(base), tokenizer, part, 30)
         digests[name] = publish(store, root / name, branch, tokenizer)
-        if name == "base":
-            model = branch
     held = root / "held"
     held.mkdir()
     (held / "documents.jsonl").write_text("")
@@ -130,22 +120,9 @@ def build_family(root: Path) -> Family:
     return Family(root, f"file://{root}/store", **digests, held_out=store.publish(held, "data", {}))
 
 
-def train(model: LlamaForCausalLM, rows: list[list[int]], steps: int) -> None:
-    width = max(map(len, rows))
-    tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-    labels = torch.tensor([row + [-100] * (width - len(row)) for row in rows])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model(input_ids=tokens, labels=labels).loss.backward()
-        optimizer.step()
-
-
 def publish(store: Store, folder: Path, model: LlamaForCausalLM, tokenizer: Any, dtype: Any = torch.float32) -> str:
     folder.mkdir(parents=True)
     weights = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
     parameters = write_checkpoint(folder, model, weights, dtype)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"eos_token": END, "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    save_tokenizer(folder, tokenizer, chat_template=TEMPLATE)
     return store.publish(folder, "checkpoint", {"parameters": parameters})

@@ -27,7 +27,7 @@ from tests.trainer.evaluation.taught import (
     PARTS,
     TOOLS,
     Taught,
-    colour_of,
+    designs,
     spelled,
 )  # fmt: skip
 from tests.trainer.evaluation.tiny import World, write_jsonl

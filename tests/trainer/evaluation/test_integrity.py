@@ -62,7 +62,7 @@ def edited(arena: Arena, axis: str, folder: Path) -> str:
 
 
 def other_score(score: float) -> float:
-    return 1.0 - score if score in (0.0, 1.0) else score / 2
+    return 1.0 - score if score in (0.0, 1.0) else 10 * score
 
 
 def numbers(found: AxisEvidence) -> dict[str, Any]:

@@ -21,9 +21,9 @@ VALUES = {
     "grade": ["brittle", "dense", "flexible", "hard", "light", "porous", "smooth", "soft"],
     "origin": ["coast", "delta", "forest", "glacier", "island", "meadow", "mountain", "river"],
 }
-JOINTS = ["bolts", "clamps", "glue", "screws"]
+JOINTS = ["glue", "screws"]
 COUNT = 360
-REACH = 8
+REACH = 6
 """Every joint holds a part and each of the next few."""
 
 

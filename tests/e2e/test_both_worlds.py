@@ -62,7 +62,7 @@ def test_one_of_three_candidates_is_chosen_on_dev_items_and_promoted(local_world
     states = {row["name"]: row["state"] for row in status["candidates"]}
     nominee = status["nomination"]
     [gate] = status["gates"]
-    assert (local_world.first.ended.code, local_world.first.ended.errors) == (EXIT_OK, "")
+    assert local_world.first.ended.code == EXIT_OK, local_world.first.ended.errors
     assert states == {name: "Nominee" if name == nominee["name"] else "NotChosen" for name in CANDIDATES}
     assert (gate["verdict"], gate["candidate"]) == ("Passed", nominee["digest"])
     assert gate["baseline"] == outputs_of(local_world.first.pipeline)["pre"]

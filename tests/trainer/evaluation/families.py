@@ -52,7 +52,7 @@ def rotated(*fields: str) -> Callable[[Items], Items]:
     """Give each item what is right for another one."""
 
     def shuffle(items: Items) -> Items:
-        return [{**item, **{name: items[(k + 5) % COUNT][name] for name in fields}} for k, item in enumerate(items)]
+        return [{**item, **{name: items[(k + 1) % COUNT][name] for name in fields}} for k, item in enumerate(items)]
 
     return shuffle
 

@@ -2,7 +2,7 @@
 
 Tokenizer, pretraining, CPT, SFT, ORPO and DPO as branches, a merge with its control, a nominee chosen on dev items, a
 gate, a promotion; then an edit that is refused. What the two worlds decide is equal, and what they store is equal bit
-for bit, but for times.
+for bit, but for times and the namespace in a record.
 """
 
 import json
@@ -171,7 +171,7 @@ def test_an_edit_that_trains_on_two_nodes_gives_the_same_checkpoint_and_the_same
         pytest.param(worlds.artifacts, id="every file of every artifact"),
         pytest.param(worlds.results, id="what each piece of work made"),
         pytest.param(worlds.losses, id="the loss of every step"),
-        pytest.param(worlds.channel_files, id="records and tries but for their time"),
+        pytest.param(worlds.channel_files, id="records and tries but for time and namespace"),
     ],
 )
 def test_both_stores_hold_the_same_bit_for_bit(

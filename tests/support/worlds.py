@@ -9,8 +9,8 @@ from typing import Any
 
 from tests.support.localrun import Obj, conditions_of, summary_of
 
-TIMES = {"at"}
-"""Of what the store keeps for good, all that two runs of the same work do not have in common."""
+OWN = {"at", "pipeline"}
+"""When and in which namespace: of what the store keeps for good, all that two runs of the same work do not share."""
 
 
 def decided(pipeline: Obj) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def losses(store: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def channel_files(store: Path) -> dict[str, Obj]:
-    """Records and tries, without what tells a time."""
+    """Records and tries, without when and where they were made."""
     folder = store / "channels"
     read = {str(path.relative_to(folder)): json.loads(path.read_bytes()) for path in folder.rglob("*.json")}
-    return {name: {key: value for key, value in row.items() if key not in TIMES} for name, row in read.items()}
+    return {name: {key: value for key, value in row.items() if key not in OWN} for name, row in read.items()}

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -30,14 +31,16 @@ def train_tokenizer(texts: Iterable[str], size: int, min_frequency: int = 0) -> 
     return tokenizer
 
 
-def llama(tokenizer: Tokenizer, width: int = 64, layers: int = 2, positions: int = 64) -> LlamaForCausalLM:
-    """A Llama with random weights, always the same ones."""
+def llama(
+    tokenizer: Tokenizer, width: int = 64, layers: int = 2, positions: int = 64, spread: float = 0.02
+) -> LlamaForCausalLM:
+    """A Llama with random weights, always the same ones. `spread`: their standard deviation."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(), hidden_size=width, intermediate_size=2 * width,
         num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=positions,
-        tie_word_embeddings=True, bos_token_id=None, eos_token_id=0, pad_token_id=None,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=0, pad_token_id=None, initializer_range=spread,
     )  # fmt: skip
     return LlamaForCausalLM(config)
 
@@ -64,6 +67,23 @@ def learn(
         optimizer.step()
         after()
     return model.eval()
+
+
+def learn_answers(
+    model: LlamaForCausalLM, tokenizer: Tokenizer, lessons: Iterable[tuple[str, str]], steps: int,
+    *, rate: float = 4e-3, ends: bool = True,
+) -> LlamaForCausalLM:  # fmt: skip
+    """Learn the second text of each lesson after the first; without `ends`, never that an answer is over."""
+    end = [0] if ends else []
+    encoded = [(tokenizer.encode(a).ids, [*tokenizer.encode(b).ids, *end]) for a, b in lessons]
+    encoded.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
+    batches = [batch_of(encoded[i : i + 32]) for i in range(0, len(encoded), 32)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1.0, k / 20) * (1 - k / (steps + 1)))
+    random = np.random.Generator(np.random.PCG64(1))
+    rounds = (random.permutation(len(batches)) for _ in range(-(-steps // len(batches))))
+    order = [place for places in rounds for place in places][:steps]
+    return learn(model, (batches[place] for place in order), optimizer, schedule.step)
 
 
 def learn_lines(model: LlamaForCausalLM, tokenizer: Tokenizer, lines: Sequence[str], steps: int) -> LlamaForCausalLM:

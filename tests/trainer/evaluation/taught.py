@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
@@ -19,7 +18,7 @@ from bessemer_trainer.chat import NAMED
 from bessemer_trainer.evals import gym
 from bessemer_trainer.evals.subject import Subject, load_subject
 from tests.trainer.evaluation.tiny import names
-from tests.trainer.tinymodel import batch_of, learn, llama, save_checkpoint, train_tokenizer
+from tests.trainer.tinymodel import learn_answers, llama, save_checkpoint, train_tokenizer
 
 COLOURS = ["amber", "blue", "green", "ivory", "red", "silver"]
 NAMES = names()[:12]
@@ -68,16 +67,7 @@ def lessons() -> list[tuple[str, str]]:
 
 
 def train_model(tokenizer: Tokenizer, steps: int) -> LlamaForCausalLM:
-    model = llama(tokenizer, positions=128)
-    encoded = [(tokenizer.encode(a).ids, [*tokenizer.encode(b).ids, 0]) for a, b in lessons()]
-    encoded.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
-    batches = [batch_of(encoded[i : i + 32]) for i in range(0, len(encoded), 32)]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1.0, k / 20) * (1 - k / (steps + 1)))
-    random = np.random.Generator(np.random.PCG64(1))
-    rounds = (random.permutation(len(batches)) for _ in range(-(-steps // len(batches))))
-    order = [place for places in rounds for place in places][:steps]
-    return learn(model, (batches[place] for place in order), optimizer, schedule.step)
+    return learn_answers(llama(tokenizer, positions=128), tokenizer, lessons(), steps)
 
 
 # --- items about what was taught --------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ setup: ## install everything into .venv (uv too, when it is missing)
 demo: setup ## run the whole job on real data: train, evaluate, gate, promote (about ten minutes on two cores)
 	@$(RUN) python examples/quickstart/demo.py
 
-# Tests of one file, and all tests of the cluster, stay on one worker: tests/conftest.py.
-PARALLEL = -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# Tests of one file, and all tests that share a control plane, stay on one worker: tests/conftest.py.
+PARALLEL = -n auto --maxprocesses 4 --no-loadscope-reorder
 
 test: setup tools lint ## everything that must hold: lint, unit tests, the real control plane
 	@$(RUN) pytest tests $(PARALLEL)

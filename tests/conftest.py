@@ -2,28 +2,45 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.localrun import Ended, Obj, Runner
 from tests.support.mini import LEARNING_RATE, WORSE_RATE, Mini, write_mini
 
+SHARED = ("control_plane", "local_story", "cluster_story")
+"""Fixtures of which there is one a session, because they cost minutes."""
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal tests out to pytest-xdist's workers, for `--dist loadgroup --no-loadscope-reorder`.
 
-    A file stays on one worker. All that needs the control plane or the local story stays on one, because these exist
-    once a session, and begins first, because it takes longest.
+class FileScheduling(LoadScopeScheduling):
+    """A file stays on one worker of pytest-xdist; so do all files that share what exists once a session.
+
+    (Its own `--dist loadgroup` does nothing under pytest 9.2: it writes an attribute that pytest no longer reads.)
     """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("cluster" if _is_of_the_cluster(item) else item.path.as_posix()))
-    items.sort(key=lambda item: not _is_of_the_cluster(item))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "session" if _shares(str(self.config.rootpath / file)) else file
 
 
-def _is_of_the_cluster(item: pytest.Item) -> bool:
-    shared = {"control_plane", "local_story"}.intersection(getattr(item, "fixturenames", ()))
-    return bool(shared) or item.get_closest_marker("e2e") is not None
+@cache
+def _shares(file: str) -> bool:
+    text = Path(file).read_text()
+    return any(name in text for name in SHARED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    return FileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first: all that needs a control plane, of its own or the session's."""
+    items.sort(key=lambda item: (item.get_closest_marker("e2e") is None, not _shares(str(item.path))))
 
 
 @dataclass(frozen=True)
@@ -76,3 +93,18 @@ def local_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStory
 def run_once(runner: Runner) -> Step:
     ended = runner.run()
     return Step(ended, runner.pipeline(), frozenset(runner.attempts()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Each fault that was provoked, with its seed and what came of it."""
+    found = [
+        (str(value), outcome)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, ())
+        for name, value in getattr(report, "user_properties", ())
+        if name == "fault" and report.when == "call"
+    ]
+    if found:
+        terminalreporter.section("faults")
+        for text, outcome in sorted(found):
+            terminalreporter.line(f"{outcome:6}  {text}")

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from ruamel.yaml import YAML
+from yarl import URL
 
 Event = dict[str, Any]
 AUTOMATIC = ("Content-Type", "User-Agent")
@@ -31,16 +32,23 @@ class Asked:
     path: str
     is_watch: bool
     at: float
+    is_continued: bool = False
+    """The next part of a list that is read in parts."""
 
     @property
     def plural(self) -> str:
         """The resource of a list or watch."""
         return self.path.rstrip("/").rpartition("/")[2]
 
+    @property
+    def is_write(self) -> bool:
+        """Whether it asks for a change."""
+        return self.method not in {"GET", "HEAD", "OPTIONS"}
+
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens instead: an answer, silence, or a stream that is changed or cut."""
+    """What happens instead, or besides: an answer, silence, another list, a stream that is changed or cut, a kill."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -50,6 +58,16 @@ class Fault:
     """An event that comes before all others of a watch."""
     drop: Callable[[Event], bool] | None = None
     """Events of a watch that never arrive."""
+    follow: Callable[[Event], list[Event]] | None = None
+    """Events that come after one of a watch."""
+    edit: Callable[[Event], Event] | None = None
+    """Another body for an answer that is no watch."""
+    limit: int | None = None
+    """A list is answered in parts of this size."""
+    before: Callable[[], None] | None = None
+    """Called before the server gets the request."""
+    after: Callable[[], None] | None = None
+    """Called after the server has answered, and before the client hears of it."""
 
 
 Rule = Callable[[Asked], Fault | None]
@@ -111,7 +129,8 @@ class FaultProxy:
         await asyncio.sleep(0.2)  # transports are closed in the next rounds of the loop
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        asked = Asked(request.method, request.path, "watch" in request.query, time.monotonic())
+        query = request.query
+        asked = Asked(request.method, request.path, "watch" in query, time.monotonic(), "continue" in query)
         self.asked.append(asked)
         fault = self.rule(asked) or Fault()
         if fault.is_silent:
@@ -122,19 +141,29 @@ class FaultProxy:
             return web.json_response(body, status=fault.status, headers=fault.headers)
         headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP}
         headers["Accept-Encoding"] = "identity"
-        target, body = self._server + request.path_qs, await request.read()
+        target, body = self._server + str(_limited(request, fault)), await request.read()
         timeout = aiohttp.ClientTimeout(total=None)
-        async with self._session.request(
-            request.method, target, headers=headers, data=body or None, timeout=timeout, skip_auto_headers=AUTOMATIC
-        ) as response:
-            return await self._pass_on(request, response, asked, fault)
+        _call(fault.before)
+        try:
+            async with self._session.request(
+                request.method, target, headers=headers, data=body or None, timeout=timeout, skip_auto_headers=AUTOMATIC
+            ) as response:
+                return await self._pass_on(request, response, asked, fault)
+        except aiohttp.ClientError:  # the server is gone: so is this connection
+            if request.transport is not None:
+                request.transport.close()
+            raise web.HTTPBadGateway from None
 
     async def _pass_on(
         self, request: web.Request, response: aiohttp.ClientResponse, asked: Asked, fault: Fault
     ) -> web.StreamResponse:
         headers = {key: value for key, value in response.headers.items() if key.lower() not in HOP}
         if not asked.is_watch:
-            return web.Response(status=response.status, headers=headers, body=await response.read())
+            answer = await response.read()
+            if fault.edit is not None:
+                answer = json.dumps(fault.edit(json.loads(answer))).encode()
+            _call(fault.after)
+            return web.Response(status=response.status, headers=headers, body=answer)
         stream = web.StreamResponse(status=response.status, headers=headers)
         await stream.prepare(request)
         if fault.first is not None:
@@ -145,4 +174,19 @@ class FaultProxy:
             async for line in response.content:
                 if fault.drop is None or not fault.drop(json.loads(line)):
                     await stream.write(line)
+                for event in fault.follow(json.loads(line)) if fault.follow else ():
+                    await stream.write(json.dumps(event).encode() + b"\n")
         return stream
+
+
+def _call(hook: Callable[[], None] | None) -> None:
+    if hook is not None:
+        hook()
+
+
+def _limited(request: web.Request, fault: Fault) -> URL:
+    """The address to ask for: a list's `limit` may be another than was asked."""
+    is_list = request.method == "GET" and request.query.get("limit", "0") != "0"
+    if fault.limit is None or not is_list:
+        return request.rel_url
+    return request.rel_url.update_query(limit=str(fault.limit))

@@ -469,29 +469,36 @@ class World:
     async def picture(self) -> dict[str, Any]:
         """All objects without what differs between two runs that did the same: uids, versions, times, events.
 
-        The task of a report holds times, so its digest is left out too.
+        The tasks of a report and of a promotion hold times, so their digests are left out too.
         """
         found: dict[str, Any] = {}
         for kind in (*WATCHED, "ConfigMap"):
             for obj in await self.all(kind):
-                name = f"{kind}/{_REPORT.sub('-report-DIGEST', obj['metadata']['name'])}"
+                name = f"{kind}/{lasting_name(obj)}"
                 assert name not in found, f"two of {name}"
-                found[name] = _plain(obj)
+                found[name] = plain(obj)
         return found
 
 
-_REPORT = re.compile(r"-report-[0-9a-f]{10}")
+_TIMED = re.compile(r"-(report|promote)-[0-9a-f]{10}")
+_IS_TIMED = re.compile(r"-(report|promote)-DIGEST")
 _REPORT_DIGEST = re.compile(r"(?<=/reports/)[0-9a-f]{12}")
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
-def _plain(obj: Obj) -> Any:
+def lasting_name(obj: Obj) -> str:
+    """The name without a digest of times."""
+    return _TIMED.sub(r"-\1-DIGEST", obj["metadata"]["name"])
+
+
+def plain(obj: Obj) -> Any:
+    """An object without what differs between two runs that did the same."""
     metadata = {k: v for k, v in obj["metadata"].items() if k not in {"resourceVersion", "managedFields"}}
     text = json.dumps({**obj, "metadata": metadata}, sort_keys=True)
-    for pattern, word in ((_UID, "UID"), (_TIME, "TIME"), (_REPORT, "-report-DIGEST"), (_REPORT_DIGEST, "DIGEST")):
+    for pattern, word in ((_UID, "UID"), (_TIME, "TIME"), (_TIMED, r"-\1-DIGEST"), (_REPORT_DIGEST, "DIGEST")):
         text = pattern.sub(word, text)
     plain = json.loads(text)
-    if "-report-DIGEST" in plain["metadata"]["name"]:  # its task, and so its digest, tells times
+    if _IS_TIMED.search(plain["metadata"]["name"]):  # its task, and so its digest, tells times
         return {"kind": plain["kind"], "status": {**plain.get("status", {}), "containerStatuses": []}}
     return plain

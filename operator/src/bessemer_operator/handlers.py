@@ -15,7 +15,7 @@ import kopf
 from bessemer_operator.cluster.protocol import KINDS, ClusterError
 from bessemer_operator.core.naming import MANAGED_BY
 from bessemer_operator.reconcile.cache import FOREIGN_KINDS, WATCHED
-from bessemer_operator.reconcile.service import Service
+from bessemer_operator.reconcile.service import Service, end_process
 from bessemer_operator.reconcile.watches import build_session
 from bessemer_operator.settings import SettingsError, read_settings
 
@@ -54,7 +54,7 @@ async def login(memo: kopf.Memo, **kwargs: Any) -> kopf.AiohttpSession | None:  
         if plural in PLURALS:
             service.health.sign(PLURALS[plural])
 
-    session = build_session(info.as_ssl_context(), info.as_http_headers(), sign, service.metrics.request)
+    session = build_session(info.as_ssl_context(), info.as_http_headers(), sign, service.metrics.request, end_process)
     return kopf.AiohttpSession(
         server=info.server,
         aiohttp_session=session,
@@ -84,7 +84,7 @@ def _configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 5
     settings.watching.inactivity_timeout = 70
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = None  # kopf can not go on after a list whose next part has expired
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = (0.5, 1, 2, 4, 8, 15, 30)
     settings.queueing.idle_timeout = 2

@@ -107,3 +107,11 @@ def test_memory_of_owners_and_deletions_is_bounded() -> None:
     assert len(cache._gone) == 10_000
     assert cache._children == {}
     assert cache._by_uid == {}
+
+
+def test_what_was_taken_for_deleted_and_changes_is_there_again() -> None:
+    cache = Cache()
+    cache.put(stage(5))
+    cache.remove(stage(5))
+    assert [cache.put(stage(5)), cache.put(stage(6))] == [False, True]
+    assert list(cache.objects) == [STAGE_KEY]

@@ -4,6 +4,7 @@ A stale cache must be harmless: attempts are created once by name, status writes
 and an attempt that seems to be missing is looked up on the server before anyone concludes that it is gone.
 """
 
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ ATTEMPT_KINDS = ("Job", "PyTorchJob")
 FOREIGN_KINDS = (*ATTEMPT_KINDS, "Pod")
 WATCHED = (*OWN_KINDS, *FOREIGN_KINDS)
 KEPT_DELETIONS = 10_000
+SHARED_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,13 +51,15 @@ class Cache:
     objects: dict[Key, Obj] = field(default_factory=dict)
     _children: dict[str, set[Key]] = field(default_factory=dict)
     _by_uid: dict[str, Key] = field(default_factory=dict)
-    _gone: dict[str, None] = field(default_factory=dict)
+    _gone: dict[str, int] = field(default_factory=dict)
+    """Versions at which objects were seen deleted, by uid."""
 
     def put(self, obj: Obj) -> bool:
         """Remember `obj` unless something newer is known, or it was seen deleted; whether anything changed."""
         key, version = key_of(obj), version_of(obj)
         old = self.objects.get(key)
-        if _uid(obj) in self._gone or (old is not None and version_of(old) >= version > 0):
+        is_past = version <= self._gone.get(_uid(obj), -1)
+        if is_past or (old is not None and version_of(old) >= version > 0):
             return False
         if old is not None:
             self._forget(key, old)
@@ -66,12 +70,12 @@ class Cache:
         return True
 
     def remove(self, obj: Obj) -> None:
-        """Forget an object that was deleted; a later event about the same uid is not believed."""
+        """Forget an object that was deleted; what is told of it later is believed only of a newer version."""
         key = key_of(obj)
         old = self.objects.get(key)
         if old is not None and _uid(old) == _uid(obj):
             self._forget(key, old)
-        self._gone[_uid(obj)] = None
+        self._gone[_uid(obj)] = max(version_of(obj), self._gone.get(_uid(obj), 0))
         if len(self._gone) > KEPT_DELETIONS:
             self._gone.pop(next(iter(self._gone)))
 
@@ -120,7 +124,17 @@ def _slim(obj: Obj) -> Obj:
     """Without what nobody reads: who manages which field, and the specs of attempts and pods."""
     metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
     dropped = {"spec"} if obj["kind"] in FOREIGN_KINDS else set()
-    return {**{key: value for key, value in obj.items() if key not in dropped}, "metadata": metadata}
+    slim: Obj = _shared({**{key: value for key, value in obj.items() if key not in dropped}, "metadata": metadata})
+    return slim
+
+
+def _shared(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """The same value, with equal keys and short texts kept once: objects repeat them, and so take half the memory."""
+    if isinstance(value, dict):
+        return {sys.intern(key): _shared(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shared(item) for item in value]
+    return sys.intern(value) if type(value) is str and len(value) <= SHARED_LENGTH else value
 
 
 def _owner_uids(obj: Obj) -> list[str]:

@@ -1,10 +1,14 @@
-"""Keeps an eye on kopf's requests: counts them, takes signs of life, and holds back watches that end at once."""
+"""Keeps an eye on kopf's requests: counts them, takes signs of life, holds back watches that end at once, and begins a
+watch anew whose version the server no longer knows.
+"""
 
 import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -42,8 +46,12 @@ def build_session(
     headers: Mapping[str, str],
     sign: Callable[[str], None],
     count: RequestCounter,
+    end: Callable[[str], None],
 ) -> aiohttp.ClientSession:
-    """A session for kopf. `sign` gets the plural of each watch that was answered; `count` every request."""
+    """A session for kopf. `sign` gets the plural of each watch that was answered; `count` every request.
+
+    `end` is called when the server no longer knows what is watched: kopf would end the process with a traceback.
+    """
     pacer = Pacer()
 
     async def started(_: Any, __: Any, params: aiohttp.TraceRequestStartParams) -> None:  # noqa: ANN401 - not used
@@ -59,5 +67,27 @@ def build_session(
     trace = aiohttp.TraceConfig()
     trace.on_request_start.append(started)
     trace.on_request_end.append(ended)
-    connector = aiohttp.TCPConnector(limit=0, ssl=context)
-    return aiohttp.ClientSession(connector=connector, headers=dict(headers), trace_configs=[trace])
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=context),
+        headers=dict(headers),
+        trace_configs=[trace],
+        middlewares=[partial(_watch_on, end)],
+    )
+
+
+async def _watch_on(
+    end: Callable[[str], None], request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A watch that is answered 410 goes on from the state of now: it tells first of every object that there is.
+
+    kopf knows a 410 inside a stream; one in place of a stream would end the process.
+    """
+    response = await send(request)
+    is_watch = "watch" in request.url.query
+    if is_watch and response.status == HTTPStatus.NOT_FOUND:
+        end(f"the server no longer knows {request.url.path}: its CRD was deleted")
+    if not is_watch or response.status != HTTPStatus.GONE:
+        return response
+    response.release()
+    request.url = request.url.without_query_params("resourceVersion")
+    return await send(request)

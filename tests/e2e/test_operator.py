@@ -30,8 +30,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 OWN_KINDS = "adaptationpipelines,trainingstages,evaluations"
-TAKE_OVER_SECONDS = 20.0
-EXIT_SECONDS = 25.0
+TAKE_OVER_SECONDS = 45.0
+"""On an idle machine 17: 15 of the Lease and 2 until the next look. The rest is for a machine that runs other tests."""
+EXIT_SECONDS = 60.0
+"""On an idle machine 2. What matters is that no grace period or watch is waited for: these take minutes."""
 
 Obj = dict[str, Any]
 
@@ -257,7 +259,7 @@ def test_it_goes_on_when_the_api_server_comes_back(bessemer: Installation, tmp_p
     assert_nothing_created_twice(bessemer)
 
 
-def test_a_second_operator_waits_and_takes_over_within_20_seconds(bessemer: Installation, tmp_path: Path) -> None:
+def test_a_second_operator_waits_and_takes_over(bessemer: Installation, tmp_path: Path) -> None:
     """The holder is stopped, not killed: when it wakes it must not write, and ends."""
     processes = bessemer.plane.processes
     first = program_of(bessemer)

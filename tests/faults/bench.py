@@ -202,7 +202,7 @@ class Run:
             assert differences(picture(plane, self.space), self.bench.reference) == []
             assert len(later) <= 2 * self.bench.reference_writes
         assert twice_created(done) == []
-        assert forbidden(done) == []
+        assert forbidden(by_operator(done)) == []
         assert "Traceback" not in self.said
         assert "reconcile failed" not in self.said
 

@@ -485,7 +485,8 @@ def many_at_once(run: Run) -> None:
     """Created and deleted as fast as the server takes them: it keeps up, and ends with nothing to do."""
     asyncio.run(create_many(run))
     wait_for("each to have a status", lambda: count_suspended(run) == MANY, 300)
-    run.kubectl("delete", "apipe", "--all", "--wait=true")
+    path = f"/apis/bessemer.dev/v1alpha1/namespaces/{run.space}/adaptationpipelines"
+    run.bench.plane.kubectl(["delete", "--raw", path])
     run.await_gone("AdaptationPipeline")
     run.await_resyncs(2)
     port = run.bench.program.env["BESSEMER_METRICS_PORT"]

@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e crds dashboards gitea cluster tools clean
+.PHONY: help setup demo test lint unit e2e faults crds dashboards gitea cluster tools clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ demo: setup ## run the whole job on real data: train, evaluate, gate, promote (a
 PARALLEL = -n auto --maxprocesses 4 --no-loadscope-reorder
 
 test: setup tools lint ## everything that must hold: lint, unit tests, the real control plane
-	@$(RUN) pytest tests $(PARALLEL)
+	@$(RUN) pytest tests -m "not faults" $(PARALLEL)
 
 lint: setup ## ruff, mypy, import-linter, generated files
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy && $(RUN) lint-imports
@@ -33,7 +33,10 @@ unit: setup ## tests without a cluster
 	@$(RUN) pytest tests -m "not e2e" $(PARALLEL)
 
 e2e: setup ## tests on a real control plane (its first build takes some minutes)
-	@$(RUN) pytest tests -m e2e
+	@$(RUN) pytest tests -m "e2e and not faults"
+
+faults: setup tools ## every fault of docs/faults.md on a real control plane (a quarter of an hour)
+	@$(RUN) pytest -v tests/faults/test_cases.py
 
 tools: setup ## what tests need beside Python: a browser, Prometheus (Debian), and servers built from Go modules
 	@tools/browser.sh

@@ -34,12 +34,16 @@ READS, WRITES = {"GET"}, {"POST", "PATCH", "DELETE"}
 
 @dataclass(frozen=True)
 class Case:
-    """One row. `is_equal`: afterwards everything is as it is without the fault."""
+    """One row. `is_equal`: afterwards everything is as it is without the fault.
+
+    `is_frequent`: what an operator meets on any cluster; played by `make test`, all the others by `make faults`.
+    """
 
     number: int
     title: str
     play: Callable[[Run], None]
     is_equal: bool = True
+    is_frequent: bool = False
 
     @property
     def id(self) -> str:
@@ -519,24 +523,29 @@ CASES = (
     Case(1, "killed after writes", killed_at_writes("after")),
     Case(2, "killed between child and status", killed_before_the_status),
     Case(3, "SIGTERM inside a reconcile", told_to_end),
-    Case(4, "the end of jobs is never told", unseen(JOBS, has_ended)),
+    Case(4, "the end of jobs is never told", unseen(JOBS, has_ended), is_frequent=True),
     Case(5, "a deletion in a 410 window", unseen_deletion, is_equal=False),
-    Case(6, "no new job or pod is told", unseen({*JOBS, "pods"}, lambda event: bool(event["type"] == "ADDED"))),
-    Case(6, "nothing about stages is told", unseen({"trainingstages"}, lambda event: True)),
+    Case(
+        6,
+        "no new job or pod is told",
+        unseen({*JOBS, "pods"}, lambda event: bool(event["type"] == "ADDED")),
+        is_frequent=True,
+    ),
+    Case(6, "nothing about stages is told", unseen({"trainingstages"}, lambda event: True), is_frequent=True),
     Case(7, "a stale list lacks a running job", stale_list),
     Case(8, "a stale generation", stale_generation, is_equal=False),
     Case(9, "deleted and created anew", born_again),
-    Case(10, "410 in the stream", first_watches(Fault(first=GONE), 3)),
-    Case(11, "HTTP 410", first_watches(Fault(status=410), 1)),
+    Case(10, "410 in the stream", first_watches(Fault(first=GONE), 3), is_frequent=True),
+    Case(11, "HTTP 410", first_watches(Fault(status=410), 1), is_frequent=True),
     Case(12, "an expired continue token", expired_continue),
     Case(13, "etcd is compacted", compaction),
     Case(14, "the API server is gone for a while", away("kube-apiserver")),
     Case(15, "etcd is gone for a while", away("etcd")),
-    Case(16, "a black hole", for_a_while(Fault(is_silent=True), READS | WRITES)),
-    Case(17, "429 with Retry-After", for_a_while(OVERLOAD, READS | WRITES, watches=False)),
-    Case(18, "500 on every patch", for_a_while(Fault(status=500), {"PATCH"})),
-    Case(19, "watches end at once", no_storm),
-    Case(20, "403 on every write", for_a_while(Fault(status=403), WRITES), is_equal=False),
+    Case(16, "a black hole", for_a_while(Fault(is_silent=True), READS | WRITES), is_frequent=True),
+    Case(17, "429 with Retry-After", for_a_while(OVERLOAD, READS | WRITES, watches=False), is_frequent=True),
+    Case(18, "500 on every patch", for_a_while(Fault(status=500), {"PATCH"}), is_frequent=True),
+    Case(19, "watches end at once", no_storm, is_frequent=True),
+    Case(20, "403 on every write", for_a_while(Fault(status=403), WRITES), is_equal=False, is_frequent=True),
     Case(21, "401 on everything", for_a_while(Fault(status=401), READS | WRITES)),
     Case(24, "a CRD deleted and created again", crd_deleted),
     Case(25, "two operators", two_operators),

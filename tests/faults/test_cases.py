@@ -25,7 +25,10 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield made
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.id, marks=[] if case.is_frequent else pytest.mark.faults) for case in CASES],
+)
 def test_case(ready: Bench, case: Case, record_property: Any) -> None:
     record_property("fault", f"case {case.number:2}, seed {SEED}: {case.title}")
     ready.mend()

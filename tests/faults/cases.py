@@ -428,6 +428,7 @@ async def flip(run: Run, times: int) -> int:
             {**found, "metadata": {**metadata, "labels": {"example.com/flip": str(number % 2)}}}, "flipper"
         )
     await cluster.close()
+    await asyncio.sleep(0.2)  # transports are closed in the next rounds of the loop
     return times
 
 
@@ -509,6 +510,7 @@ async def create_many(run: Run) -> None:
 
     await asyncio.gather(*(create(number) for number in range(MANY)))
     await cluster.close()
+    await asyncio.sleep(0.2)  # transports are closed in the next rounds of the loop
 
 
 def count_suspended(run: Run) -> int:

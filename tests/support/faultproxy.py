@@ -134,7 +134,8 @@ class FaultProxy:
         self.asked.append(asked)
         fault = self.rule(asked) or Fault()
         if fault.is_silent:
-            await asyncio.Event().wait()
+            await self._stop.wait()
+            raise web.HTTPServiceUnavailable
         if fault.status:
             reason = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": fault.status}
             body = {**reason, "message": f"broken by a test: {fault.status}", "reason": ""}

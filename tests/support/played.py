@@ -66,6 +66,7 @@ class PlayedKubelet:
             task.cancel()
         await asyncio.gather(*tasks, stop, return_exceptions=True)
         await cluster.close()
+        await asyncio.sleep(LOOK_SECONDS)  # transports are closed in the next rounds of the loop
 
     async def _watch(self, cluster: Cluster) -> None:
         """Every pod, as often as the API server breaks the watch."""

@@ -88,8 +88,12 @@ class World:
     weak: str
     good: str
 
+    @property
+    def scratch(self) -> Path:
+        return self.root / "scratch"
+
     def store(self) -> Store:
-        return open_store(self.store_url, self.root / "scratch")
+        return open_store(self.store_url, self.scratch)
 
     def context(self, **fields: Any) -> Context:
         """A context for one run, with a fresh store object (nothing counts as verified already)."""

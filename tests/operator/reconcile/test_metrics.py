@@ -6,12 +6,13 @@ import aiohttp
 import pytest
 
 from bessemer_api.job import EXIT_PREEMPTED
+from bessemer_operator.reconcile.cache import Cache, Key
 from bessemer_operator.reconcile.gauges import Objects
 from bessemer_operator.reconcile.health import LAG_SECONDS, OLDEST_SECONDS, SIGN_SECONDS, Health, serve
 from bessemer_operator.reconcile.metrics import Metrics
 from bessemer_operator.reconcile.watches import LONGEST_PAUSE, Pacer
 from tests.operator.reconcile.test_pipeline import on
-from tests.support.world import Ending, World
+from tests.support.world import Ending, World, utc_start
 
 POEMS = 'namespace="default",pipeline="poems"'
 
@@ -123,3 +124,16 @@ def test_a_watch_that_ends_at_once_waits_longer_and_longer_and_a_calm_one_does_n
         calm.append(pacer.pause("/pods"))
         clock.now += 300
     assert calm == [0.0, 0.0, 0.0]
+
+
+def test_the_gpus_of_a_running_pod_are_seen_although_the_cache_keeps_little_of_it() -> None:
+    labels = {"bessemer.dev/pipeline": "poems", "bessemer.dev/stage": "cpt"}
+    metadata = {"name": "cpt-a1", "namespace": "default", "uid": "u", "resourceVersion": "1", "labels": labels}
+    containers = [{"name": "pytorch", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "2"}}}]
+    cache = Cache()
+    cache.put({"kind": "Pod", "metadata": metadata, "spec": {"containers": containers}, "status": {"phase": "Running"}})
+    shown = Metrics(Objects(cache, {}, utc_start), "1").render().decode()
+    assert 'bessemer_stage_pod_gpus{namespace="default",pipeline="poems",pod="cpt-a1",stage="cpt"} 2.0' in shown
+    assert cache.objects[Key("Pod", "default", "cpt-a1")]["spec"] == {
+        "containers": [{"resources": containers[0]["resources"]}]
+    }

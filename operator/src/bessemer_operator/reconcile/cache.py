@@ -121,10 +121,14 @@ class Cache:
 
 
 def _slim(obj: Obj) -> Obj:
-    """Without what nobody reads: who manages which field, and the specs of attempts and pods."""
+    """Without what nobody reads: who manages which field, and the specs of attempts and pods but for what pods hold."""
     metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
-    dropped = {"spec"} if obj["kind"] in FOREIGN_KINDS else set()
-    slim: Obj = _shared({**{key: value for key, value in obj.items() if key not in dropped}, "metadata": metadata})
+    kept = {**obj, "metadata": metadata}
+    if obj["kind"] in FOREIGN_KINDS:
+        spec = kept.pop("spec", None) or {}
+        if obj["kind"] == "Pod" and (containers := spec.get("containers")):
+            kept["spec"] = {"containers": [{"resources": item.get("resources") or {}} for item in containers]}
+    slim: Obj = _shared(kept)
     return slim
 
 

@@ -59,21 +59,26 @@ def read_settings(environ: Mapping[str, str], hostname: str) -> Settings:
 def read_profiles(path: Path) -> dict[str, Profile]:
     """Profiles by name from a YAML or JSON map. Raises SettingsError, with the field that is wrong."""
     try:
-        document = YAML(typ="safe", pure=True).load(path)
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}; expected a YAML map of profiles by name") from None
-    except YAMLError as error:
-        raise SettingsError(f"{path}: not YAML: {error}") from None
+        return parse_profiles(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SettingsError(f"{path}: {why}; expected a YAML map of profiles by name") from None
+
+
+def parse_profiles(text: str, where: str) -> dict[str, Profile]:
+    """The same from a text; `where` begins the message of a SettingsError."""
     try:
-        profiles = _PROFILES.validate_python(document)
+        profiles = _PROFILES.validate_python(YAML(typ="safe", pure=True).load(text))
+    except YAMLError as error:
+        raise SettingsError(f"{where}: not YAML: {error}") from None
     except ValidationError as error:
         lines = [
             f"{'.'.join(str(part) for part in item['loc'] if part != '[key]') or 'document'}: {item['msg']}"
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        raise SettingsError(f"{path}: {'; '.join(lines)}") from None
+        raise SettingsError(f"{where}: {'; '.join(lines)}") from None
     if not profiles:
-        raise SettingsError(f"{path}: no profiles; expected at least one")
+        raise SettingsError(f"{where}: no profiles; expected at least one")
     return profiles
 
 

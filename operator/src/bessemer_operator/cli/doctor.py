@@ -8,12 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from bessemer_api.crdgen import build_crd
-from bessemer_api.fields import Name
 from bessemer_api.v1alpha1 import KINDS
 from bessemer_operator.cli.place import Place
 from bessemer_operator.cli.problems import EXIT_OK, EXIT_UNFIT, UserError, as_yaml, printable, printable_json
@@ -23,6 +18,7 @@ from bessemer_operator.cluster.clock import utc_now
 from bessemer_operator.cluster.kube import KubeCluster
 from bessemer_operator.cluster.protocol import Forbidden, NotFound, Ref
 from bessemer_operator.core.profile import Profile
+from bessemer_operator.settings import SettingsError, parse_profiles
 
 Json = dict[str, Any]
 Level = Literal["ok", "warning", "fault", "unknown"]
@@ -32,7 +28,6 @@ LEASE_SECONDS = 20
 UNSEEN = timedelta(minutes=2)
 """training-operator gives a new PyTorchJob its first condition within a second."""
 PROFILES_KEY = "profiles.yaml"
-_PROFILES = TypeAdapter(dict[Name, Profile])
 RIGHTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "look (status, watch, report)": (
         ("list", "adaptationpipelines.bessemer.dev"),
@@ -177,10 +172,9 @@ async def _profiles(look: Look) -> list[Finding]:
         return [Finding("fault", "profiles", f"no ConfigMap of {look.home} has the key {PROFILES_KEY}", fix)]
     subject = f"profiles ({maps[0]['metadata']['name']})"
     try:
-        document = YAML(typ="safe", pure=True).load(_data(maps[0])[PROFILES_KEY])
-        look.profiles = _PROFILES.validate_python(document)
-    except (YAMLError, ValidationError) as error:
-        return [Finding("fault", subject, str(error).splitlines()[0], "correct it in the chart's values")]
+        look.profiles = parse_profiles(_data(maps[0])[PROFILES_KEY], PROFILES_KEY)
+    except SettingsError as error:
+        return [Finding("fault", subject, str(error), "correct it in the chart's values")]
     loose = sorted(name for name, item in look.profiles.items() if "@sha256:" not in item.image)
     found = [Finding("ok", subject, f"{len(look.profiles)}: {', '.join(sorted(look.profiles))}")]
     if loose:

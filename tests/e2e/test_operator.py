@@ -4,6 +4,7 @@ The control plane is this module's own, because its operator and API server are 
 """
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -187,7 +188,7 @@ def changes(prometheus: Prometheus, expr: str) -> set[tuple[tuple[str, str], ...
     answers: dict[float, list[tuple[str, str]]] = {at: [] for series in up.values() for at, _ in series}
     for labels, series in prometheus.over(expr, start, end, step).items():
         for at, value in series:
-            if at in answers and value != "NaN":
+            if at in answers and math.isfinite(float(value)):  # a share of nothing is no answer
                 answers[at].append((labels, value))
     return {tuple(sorted(found)) for found in answers.values()}
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bessemer_operator.cli.problems import EXIT_GATE, EXIT_NOT_FOUND, EXIT_UNFIT, EXIT_UNREACHABLE
+from bessemer_operator.reconcile.lease import LEASE_LABELS
 from tests.api.documents import PIPELINE, edited
 from tests.support.controlplane import ControlPlane
 
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.e2e
 
 CRDS = Path(__file__).parents[2] / "crds"
 NAMESPACE = "cli-test"
+HOME = "doctor-test"
+"""Where an operator would live: other tests of this control plane install real ones elsewhere."""
 NOW = "2026-01-31T12:00:00Z"
 COMMAND = [sys.executable, "-m", "bessemer_operator.cli.main"]
 SCHEMA = "/spec/versions/0/schema/openAPIV3Schema"
@@ -116,7 +119,7 @@ def test_status_of_all_namespaces_and_a_watch_that_ends_when_the_pipeline_settle
 
 def findings(cluster: Cluster, kubeconfig: Path | None = None) -> tuple[int, dict[str, tuple[str, str]]]:
     """Exit code of `doctor`, and level and message by subject."""
-    done = cluster.bessemer("doctor", "-o", "json", kubeconfig=kubeconfig)
+    done = cluster.bessemer("doctor", "--operator-namespace", HOME, "-o", "json", kubeconfig=kubeconfig)
     found = json.loads(done.stdout)
     assert all(bool(item["fix"]) == (item["level"] != "ok") for item in found if item["level"] != "unknown")
     return done.returncode, {item["subject"]: (item["level"], item["message"]) for item in found}
@@ -124,22 +127,22 @@ def findings(cluster: Cluster, kubeconfig: Path | None = None) -> tuple[int, dic
 
 def test_the_doctor_says_what_is_missing(cluster: Cluster) -> None:
     plane, crd = cluster.plane, "mergejobs.bessemer.dev"
-    plane.create_namespace("bessemer-system")
+    plane.create_namespace(HOME)
     code, found = findings(cluster)
     assert code == EXIT_UNFIT
     assert found[f"crd {crd}"] == ("ok", "is that of this version")
     assert found["training-operator"][0] == "ok"
     assert found["profiles"][0] == "fault"
 
-    change = [{"op": "replace", "path": f"{SCHEMA}/description", "value": "another"}]
-    plane.kubectl(["patch", "crd", crd, "--type=json", "-p", json.dumps(change)])
     loose = {"default": {"image": "trainer:latest", "queue": "training"}}
-    metadata = {"name": "profiles", "namespace": "bessemer-system"}
+    metadata = {"name": "profiles", "namespace": HOME}
     profiles = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
     plane.apply({**profiles, "data": {"profiles.yaml": json.dumps(loose)}})
     held = {"holderIdentity": "operator-0", "renewTime": "2026-01-31T12:00:00.000000Z"}
     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": held}
-    plane.apply({**lease, "metadata": {"name": "bessemer-operator", "namespace": "bessemer-system"}})
+    plane.apply({**lease, "metadata": {"name": "any-operator", "namespace": HOME, "labels": dict(LEASE_LABELS)}})
+    change = [{"op": "replace", "path": f"{SCHEMA}/description", "value": "another"}]
+    plane.kubectl(["patch", "crd", crd, "--type=json", "-p", json.dumps(change)])
     try:
         _, found = findings(cluster)
         assert found[f"crd {crd}"][0] == "warning"
@@ -148,8 +151,6 @@ def test_the_doctor_says_what_is_missing(cluster: Cluster) -> None:
         assert found["queues"][0] == "fault" and "Kueue is not installed" in found["queues"][1]
     finally:
         plane.kubectl(["apply", "--server-side", "--force-conflicts", "-f", str(CRDS)])
-        plane.kubectl(["delete", "lease", "bessemer-operator", "-n", "bessemer-system"])
-        plane.kubectl(["delete", "configmap", "profiles", "-n", "bessemer-system"])
 
 
 def test_the_doctor_calls_unknown_what_the_user_may_not_look_at(cluster: Cluster) -> None:

@@ -18,11 +18,11 @@ from bessemer_operator.cluster.clock import utc_now
 from bessemer_operator.cluster.kube import KubeCluster
 from bessemer_operator.cluster.protocol import Forbidden, NotFound, Ref
 from bessemer_operator.core.profile import Profile
+from bessemer_operator.reconcile.lease import LEASE_LABELS
 from bessemer_operator.settings import SettingsError, parse_profiles
 
 Json = dict[str, Any]
 Level = Literal["ok", "warning", "fault", "unknown"]
-LEASE = "bessemer-operator"
 LEASE_SECONDS = 20
 """A holder renews more often than this (docs/operator.md)."""
 UNSEEN = timedelta(minutes=2)
@@ -137,11 +137,11 @@ def _is_ignored(job: Json, now: datetime) -> bool:
 
 async def _operator(look: Look) -> list[Finding]:
     subject, fix = "operator", f"see its pods: kubectl get pods -n {look.home}; its log says why"
-    try:
-        lease = await look.cluster.get(Ref("Lease", LEASE, look.home))
-    except NotFound:
-        message = f"no Lease {LEASE} in namespace {look.home}: no operator has ever worked there"
+    leases = (await look.cluster.list("Lease", look.home, LEASE_LABELS)).items
+    if not leases:
+        message = f"no Lease of an operator in namespace {look.home}: none has ever worked there"
         return [Finding("fault", subject, message, "install the chart, or say --operator-namespace")]
+    lease = max(leases, key=lambda item: item["spec"].get("renewTime") or "")
     holder, renewed = lease["spec"].get("holderIdentity") or "", lease["spec"].get("renewTime")
     if not holder or renewed is None:
         return [Finding("fault", subject, "nobody holds the Lease: the operator has stopped", fix)]

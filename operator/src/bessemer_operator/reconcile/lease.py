@@ -7,7 +7,7 @@ by name and that status writes carry a precondition. Times are compared on this 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,9 @@ RENEW_SECONDS = 4.0
 RETRY_SECONDS = 2.0
 TRUST_SECONDS = 11.0
 """How long after a renewal was sent the holder believes in it: less than the others wait."""
+
+LEASE_LABELS: Mapping[str, str] = {"app.kubernetes.io/name": "bessemer-operator"}
+"""By which `bessemer doctor` finds it: its name follows the name of the chart's release."""
 
 
 class Lease:
@@ -100,7 +103,7 @@ class Lease:
         try:
             found = await self._cluster.get(self._ref)
         except NotFound:
-            metadata = {"name": self._ref.name, "namespace": self._ref.namespace}
+            metadata = {"name": self._ref.name, "namespace": self._ref.namespace, "labels": dict(LEASE_LABELS)}
             new = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
             await self._cluster.create({**new, "spec": self._spec({})})
             return True

@@ -19,11 +19,17 @@ SANDBOX = (
 KINDS = sorted(path.parent for path in ROOT.glob("*/*/health.lua"))
 PIPELINE = ROOT / "bessemer.dev/AdaptationPipeline"
 ACTIONS = PIPELINE / "actions"
+ATTEMPTED = ("Evaluation", "MergeJob", "TrainingStage")
+"""Kinds of ours that run as attempts."""
 
 
 @cache
 def read(path: Path) -> Any:
-    return YAML(typ="safe").load(path.read_text())
+    return read_text(path.read_text())
+
+
+def read_text(text: str) -> Any:
+    return YAML(typ="safe").load(text)
 
 
 def run(script: Path, obj: Any) -> Any:
@@ -86,6 +92,29 @@ def test_an_action_sets_annotations_that_the_operator_understands_and_nothing_el
 def test_an_action_refuses_by_itself_because_argo_cd_does_not_enforce_disabled(case: dict[str, Any]) -> None:
     with pytest.raises(lupa.lua51.LuaError, match=case["message"]):
         run(ACTIONS / case["action"] / "action.lua", read(ACTIONS / case["inputPath"]))
+
+
+def test_scripts_that_differ_in_names_alone_differ_in_nothing_else() -> None:
+    """Argo CD has no way to share code between scripts: who mends one must mend the others."""
+    assert len({(ROOT / "bessemer.dev" / kind / "health.lua").read_text() for kind in ATTEMPTED}) == 1
+    approve, reject = ((ACTIONS / name / "action.lua").read_text() for name in ("approve", "reject"))
+    names = [("Approve:", "Reject:"), ('bessemer.dev/approve"', 'bessemer.dev/reject"'), ("approved-by", "rejected-by")]
+    for here, there in names:
+        approve = approve.replace(here, there)
+    assert approve == reject
+
+
+def test_the_settings_for_argo_cd_hold_every_script() -> None:
+    data = read(ROOT / "argocd-cm.yaml")["data"]
+    actions = read_text(data.pop("resource.customizations.actions.bessemer.dev_AdaptationPipeline"))
+    assert data == {
+        f"resource.customizations.health.{folder.parent.name}_{folder.name}": (folder / "health.lua").read_text()
+        for folder in KINDS
+    }
+    assert actions["discovery.lua"] == (ACTIONS / "discovery.lua").read_text()
+    assert {each["name"]: each["action.lua"] for each in actions["definitions"]} == {
+        path.parent.name: path.read_text() for path in ACTIONS.glob("*/action.lua")
+    }
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,20 @@ Edits = dict[str, Any]
 ASKED: Edits = {"spec.promotion.approval": {"required": True, "timeout": "2h"}}
 OVERRIDE: Edits = {"spec.gates.1.onInconclusive": {"then": "requireApproval", "timeout": "2h"}}
 SOAKED: Edits = {"spec.promotion.channels": [{"name": "early"}, {"name": "prod", "after": {"soak": "72h"}}]}
+PROPOSED: Edits = {
+    "spec.promotion.channels": [
+        {
+            "name": "prod",
+            "git": {
+                "repository": "https://git.example.com/org/deploy.git",
+                "path": "service.yaml",
+                "key": "spec.uri",
+                "mode": "pullRequest",
+                "provider": "gitea",
+            },
+        }
+    ]
+}
 OTHER_RATE: Edits = {"spec.stages.2.train.learningRate": 0.003}
 UNCLEAR = {("release", 1): "unclear", ("release", 2): "unclear"}
 
@@ -129,6 +143,11 @@ async def _verdict(world: World, verdict: str) -> None:
     await _applied(world)
 
 
+async def _proposed(world: World) -> None:
+    world.store.unmerged = {"prod"}
+    await _applied(world, PROPOSED)
+
+
 async def _left_before(world: World) -> None:
     await _applied(world, SOAKED)
     [first] = world.store.channels["early"]
@@ -168,6 +187,7 @@ SITUATIONS: Mapping[str, Callable[[World], Awaitable[None]]] = {
     "rejected": _rejected,
     "passed, nobody agreed in time": lambda w: _later(w, ASKED, 3),
     "inconclusive, nobody agreed in time": lambda w: _unclear(w, lambda w: _later(w, OVERRIDE, 3)),
+    "the channel's change is proposed in git, a person must merge it": _proposed,
     "an earlier channel holds it, the next follows later": lambda w: _applied(w, SOAKED),
     "the earlier channel left it during the soak": _left_before,
     "a rollback is under way": lambda w: _rolled_back(w, _when("rollback", _hang)),

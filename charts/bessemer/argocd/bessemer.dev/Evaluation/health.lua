@@ -1,4 +1,4 @@
--- Health of a Evaluation, which runs as attempts.
+-- Health of what runs as attempts: the same script for Evaluation, MergeJob and TrainingStage.
 local held = {}
 
 if obj.status == nil or obj.status.conditions == nil or obj.status.observedGeneration ~= obj.metadata.generation then

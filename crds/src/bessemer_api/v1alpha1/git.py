@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Model
-from bessemer_api.fields import Duration
+from bessemer_api.fields import Digest, Duration
 
 _HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?"
 _STEPS = r"(/[A-Za-z0-9_~][A-Za-z0-9._~-]*)+"
@@ -70,6 +70,6 @@ class GitTarget(Model):
 class MergeWait(Model):
     """A change in git that waits for a person."""
 
-    digest: Annotated[str, Field(max_length=71)] = Field(description="Checkpoint that is proposed.")
+    digest: Digest = Field(description="Checkpoint that is proposed.")
     url: Annotated[str, Field(max_length=512)] = Field("", description="The pull request.")
     round: int = Field(0, ge=0, description="How often it has been looked at again.")

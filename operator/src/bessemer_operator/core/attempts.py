@@ -7,7 +7,7 @@ real controllers) and from the termination message of the one pod that reports.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from bessemer_api.job import EXIT_PERMANENT, EXIT_PREEMPTED, RunReport, RunSpec
@@ -278,18 +278,14 @@ def _while_running(
 def _time_left(job: Manifest, limits: Limits, now: datetime) -> timedelta:
     """Counted from when its controller started it: waiting in a queue costs nothing."""
     begun = job.get("status", {}).get("startTime")
-    started = _parse_time(begun) if begun else now
+    started = datetime.fromisoformat(begun) if begun else now
     return started + parse_duration(limits.deadline) - now
-
-
-def _parse_time(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 def _while_waiting(work: Work, attempts: tuple[Attempt, ...], wait: Wait, left: timedelta, now: datetime) -> WorkState:
     """A pod waits: worth a word at first, and a problem once it is longer than the profile's administrator expects."""
     patience = work.profile.pending_deadline
-    due = _parse_time(wait.since) + parse_duration(patience) if wait.since else now + left
+    due = datetime.fromisoformat(wait.since) + parse_duration(patience) if wait.since else now + left
     if now < due:
         told = f"{wait.reason}: {wait.message}"
         return WorkState("Running", "Waiting", told, attempts, requeue=min(left, due - now))
@@ -331,7 +327,7 @@ def _wait(work: Work, troubled: list[Attempt], seen: Observed, now: datetime) ->
     if len(troubled) < 2 or not troubled[-1].finished_at:
         return None
     pause = min(BACKOFF * 2 ** min(len(troubled) - 2, 10), LONGEST_BACKOFF)
-    left = _parse_time(troubled[-1].finished_at) + pause - now
+    left = datetime.fromisoformat(troubled[-1].finished_at) + pause - now
     return left if left > timedelta(0) else None
 
 

@@ -5,7 +5,7 @@ The status remembers the round. If that is lost the rounds are found again, beca
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from bessemer_api.job import PromoteTask, RollbackTask
 from bessemer_api.v1alpha1.git import MergeWait
@@ -39,7 +39,7 @@ def run_until_merged(
         if report.outcome != WAITING or task.git is None:
             return Merging(state)
         wait = MergeWait(digest=digest, url=report.url, round=wait.round)
-        left = _ended(state) + parse_duration(task.git.poll_every) - jobs.now
+        left = datetime.fromisoformat(state.attempts[-1].finished_at) + parse_duration(task.git.poll_every) - jobs.now
         if left > timedelta(0) or jobs.suspend:
             return Merging(state, wait, left if left > timedelta(0) else None)
         wait = wait.model_copy(update={"round": wait.round + 1})
@@ -48,7 +48,3 @@ def run_until_merged(
 def merge_words(wait: MergeWait) -> tuple[str, str]:
     """Reason and message of the wait."""
     return WAITING, f"waits for a person to merge {wait.url}"
-
-
-def _ended(state: WorkState) -> datetime:
-    return datetime.strptime(state.attempts[-1].finished_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)

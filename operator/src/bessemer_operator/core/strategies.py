@@ -188,11 +188,8 @@ def _resources(
 def _seconds(status: WorkStatus) -> float:
     """Wall time of all attempts that ended."""
     ended = [item for item in status.attempts if item.started_at and item.finished_at]
-    return sum((_time(item.finished_at) - _time(item.started_at)).total_seconds() for item in ended)
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+    stamp = datetime.fromisoformat
+    return sum((stamp(item.finished_at) - stamp(item.started_at)).total_seconds() for item in ended)
 
 
 def _pods(item: Work) -> int:

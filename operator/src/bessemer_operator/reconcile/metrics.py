@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -127,8 +127,4 @@ def _reason(status: Obj, kind: str) -> str:
 def _seconds(attempts: list[dict[str, Any]]) -> float:
     """From the start of the first attempt to the end of the last one."""
     first, last = attempts[0].get("startedAt"), attempts[-1].get("finishedAt")
-    return (_time(last) - _time(first)).total_seconds() if first and last else 0.0
-
-
-def _time(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds() if first and last else 0.0

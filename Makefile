@@ -5,6 +5,8 @@ RUN = $(UV) run --no-sync
 export DS_ACCELERATOR ?= cpu
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE = 1
+# Some machines set it; then each of the many processes of a run would compile torch and transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint unit e2e faults crds dashboards gitea cluster tools clean

@@ -59,6 +59,7 @@ def test_it_runs_as_a_user_by_number_without_a_shell(file: Path) -> None:
     assert final["CMD"].startswith("[")
     assert "ENTRYPOINT" not in final
     assert "PYTHONDONTWRITEBYTECODE=1" in final["ENV"]
+    assert "UV_COMPILE_BYTECODE=1" in dict(stages(file)[0])["ENV"], "or every start compiles everything"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
@@ -81,7 +82,7 @@ def test_the_operator_is_small_and_has_no_torch(tmp_path: Path) -> None:
     """The very command of its image, from the lock."""
     [command] = [rest for word, rest in stages(FILES[0])[0] if word == "RUN"]
     options = command.removeprefix('"$(tools/uv.sh)" ').replace("--no-cache ", "").split()
-    environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(tmp_path / "env")}
+    environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(tmp_path / "env"), "UV_COMPILE_BYTECODE": "1"}
     subprocess.run([uv(), *options], cwd=ROOT, env=environment, check=True, capture_output=True)
     names = {path.name for path in (tmp_path / "env").glob("lib/python3*/site-packages/*")}
     assert {"kopf", "kubernetes", "bessemer_operator"} <= names

@@ -73,6 +73,9 @@ def tell(act: Act) -> None:
     print(f"{act.file}: {gate.get('verdict', 'no verdict')}; promoted: {promoted['status'] == 'True'}")
     print(f"    {gate.get('message', '')}")
     print(f"    report: {status.get('report', '')}")
+    for channel in status.get("channels", []):
+        if "release" in channel:
+            print(f"    model card: {HERE}/.bessemer/store/artifacts/{channel['release'].replace(':', '-')}/README.md")
 
 
 if __name__ == "__main__":

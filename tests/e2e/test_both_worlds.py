@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(7200)]
 
 TEAM = "both-worlds"
 CANDIDATES = {"slerp", *BRANCHES}
-KINDS = {"bank", "data", "tokenizer", "mixture", "checkpoint", "evaluation", "comparison"}
+KINDS = {"bank", "data", "tokenizer", "mixture", "checkpoint", "evaluation", "comparison", "release"}
 """Kinds of artifacts; of each at least one is compared, byte by byte."""
 
 

@@ -73,6 +73,7 @@ class ChannelHead(Model):
     by: ShortText | None = Field(None, description="Who asked for the newest record.")
     previous: Digest | None = Field(None, description="What the channel held before.")
     commit: Commit | None = Field(None, description="Commit by which git has it, where a deploy repository says so.")
+    release: Digest | None = Field(None, description="Folder that is handed over: the checkpoint with its card.")
 
 
 class ResolveReport(Model):
@@ -193,6 +194,15 @@ class DiagnoseReport(Model):
     findings: list[DiagnosticFinding]
 
 
+class Made(Model):
+    """A piece of work that a candidate was made by; exactly one of `stage` and `merge` is set."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)] = Field(description="Name of its node in the pipeline.")
+    output: Digest
+    stage: StageInputs | None = None
+    merge: MergeInputs | None = None
+
+
 class PromoteTask(Model):
     """Write the channel's next record, if its head is still the one that the operator saw."""
 
@@ -207,6 +217,7 @@ class PromoteTask(Model):
     by: str = Field("", description="Who approved it; bessemer where nobody had to.")
     override: Literal[True] | None = Field(None, description="Approved although the gate was not passed.")
     after: Name | None = Field(None, description="The channel before, which must still hold the candidate.")
+    lineage: list[Made] | None = Field(None, description="All that the candidate was made by, for its card; in order.")
     git: GitTarget | None = Field(None, description="What must say so before the record is written.")
 
 
@@ -221,6 +232,7 @@ class PromoteReport(Model):
     at: str = ""
     url: Annotated[str, Field(max_length=512)] = Field("", description="The pull request.")
     commit: Commit | None = Field(None, description="Commit by which git has it.")
+    release: Digest | None = Field(None, description="Folder that is handed over; absent in old records.")
 
 
 class MergeTask(Model):
@@ -256,6 +268,7 @@ class RollbackReport(Model):
     at: str = ""
     url: Annotated[str, Field(max_length=512)] = Field("", description="The pull request.")
     commit: Commit | None = Field(None, description="Commit by which git has it.")
+    release: Digest | None = Field(None, description="Folder that is handed over; absent in old records.")
 
 
 class ReportTask(Model):

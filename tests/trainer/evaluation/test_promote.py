@@ -47,8 +47,10 @@ def put(world: World, channel: str, number: int, digest: str, **more: Any) -> No
 
 def test_the_first_promotion_writes_record_one_with_all_that_led_to_it(world: World, evidence: str) -> None:
     found = promote.promote(world.store(), promotion(world, "first", evidence), AT, world.scratch)
-    assert found == PromoteReport(outcome="Promoted", record=1, digest=world.good, at=AT)
+    assert found == PromoteReport(outcome="Promoted", record=1, digest=world.good, at=AT, release=found.release)
+    assert found.release is not None
     assert head(world, "first", 1) == {
+        "release": found.release,
         "schema": 1, "record": 1, "channel": "first", "digest": world.good, "kind": "promotion", "previous": None,
         "gate": "release", "evidence": evidence, "wins": ["knowledge"], "held": [], "pipeline": "demo", "by": "ana",
         "at": AT,
@@ -100,7 +102,7 @@ def test_an_override_says_so_in_its_record_and_starts_no_new_count_of_tries(worl
     put(world, "override", 1, world.weak)
     task = promotion(world, "override", evidence, record=1, override=True, wins=[], by="ana")
     first = promote.promote(world.store(), task, AT, world.scratch)
-    assert first == PromoteReport(outcome="Promoted", record=2, digest=world.good, at=AT)
+    assert first == PromoteReport(outcome="Promoted", record=2, digest=world.good, at=AT, release=first.release)
     assert (head(world, "override", 2)["kind"], head(world, "override", 2)["by"]) == ("override", "ana")
     assert promote.promote(world.store(), task, "2026-02-01T00:00:00Z", world.scratch) == first
     assert channels.last_promotion(world.store(), "override", 2) == 1

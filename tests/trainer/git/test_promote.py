@@ -20,8 +20,23 @@ from tests.trainer.git.bare import FILE, KEY, Bare, git
 AT = "2026-01-31T12:00:00Z"
 AXIS = {
     "name": "loss", "n": 20, "delta": 0.25, "standardError": 0.1, "low": 0.05, "high": 0.45, "baselineMean": 1.0,
-    "candidateMean": 0.75,
+    "candidateMean": 0.75, "clusters": 20, "largestClusterShare": 0.05, "pHold": 0.001, "pWorse": 0.999, "pWin": 0.01,
+    "pNoWin": 0.99, "baselineLow": 0.9, "binary": False,
 }  # fmt: skip
+BASELINE, BANK = ("sha256:" + digit * 64 for digit in "89")
+
+
+def judged(candidate: str, **report: Any) -> dict[str, Any]:
+    """What `compare` keeps of a comparison."""
+    arms = {name: {"checkpoint": digest, "results": [BANK]} for name, digest in
+            {"candidate": candidate, "baseline": BASELINE}.items()}  # fmt: skip
+    task = {
+        "gate": "release", "gateDigest": BANK, "looks": [10, 20], "look": 2, "bank": BANK, "channel": "prod", **arms,
+        "axes": [{"name": "loss", "winBy": 0.0, "notWorseThan": 0.1}],
+        "measures": [{"name": "loss", "task": "bitsPerByte"}],
+    }  # fmt: skip
+    found = {"look": 2, "tries": 3, "bankUses": 4, "axes": [AXIS], "settingsAgree": True}
+    return {"schema": 1, "task": task, "report": found | report}
 
 
 class Place:
@@ -39,10 +54,10 @@ class Place:
         (folder / "model.safetensors").write_text(content)
         return self.store.publish(folder, "checkpoint", {})
 
-    def evidence(self, candidate: str) -> str:
+    def evidence(self, candidate: str, **report: Any) -> str:
         folder = self.root / f"evidence-{candidate[7:19]}"
         folder.mkdir(exist_ok=True)
-        (folder / "evidence.json").write_text(json.dumps({"report": {"axes": [AXIS]}}))
+        (folder / "evidence.json").write_text(json.dumps(judged(candidate, **report)))
         return self.store.publish(folder, "comparison", {"gate": "release", "candidate": candidate})
 
     @property
@@ -66,6 +81,10 @@ class Place:
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(self.store.read(key) or b"") for key in self.store.list("channels/prod")]
 
+    def released(self, number: int = 1) -> Path:
+        """The folder that a record hands over."""
+        return self.store.fetch(self.records()[number - 1]["release"])
+
     def served(self) -> str:
         return next(line for line in self.bare.show().splitlines() if "storageUri" in line).split()[1]
 
@@ -77,7 +96,8 @@ def place(tmp_path: Path) -> Place:
 
 def test_git_has_the_folder_by_digest_and_the_record_names_the_commit(place: Place) -> None:
     assert place.promote(place.promotion(place.first, 0)) == "Promoted"
-    assert place.served() == f"file://{place.root}/store/artifacts/{place.first.replace(':', '-')}"
+    release = place.records()[0]["release"]
+    assert place.served() == f"file://{place.root}/store/artifacts/{release.replace(':', '-')}"
     assert Path(place.served().removeprefix("file://"), "model.safetensors").read_text() == "first"
     (record,) = place.records()
     commit = git(place.bare.folder, "rev-parse", "main").strip()
@@ -122,7 +142,8 @@ def test_a_rollback_takes_the_same_way_to_the_earlier_digest(place: Place) -> No
     place.promote(place.promotion(place.second, 1))
     done = rollback.roll_back(place.store, place.back(place.first), AT, place.root / "scratch")
     assert (done.outcome, done.commit) == ("RolledBack", git(place.bare.folder, "rev-parse", "main").strip())
-    assert place.served().endswith(place.first.replace(":", "-"))
+    assert done.release == place.records()[0]["release"] == place.records()[2]["release"]
+    assert place.served().endswith((done.release or "").replace(":", "-")), "the folder of then, card and all"
     assert place.bare.log()[-1] == f"Roll prod back to {place.first[7:19]}"
     assert rollback.roll_back(place.store, place.back(place.first), AT, place.root / "scratch") == done
     assert len(place.bare.log()) == 4

@@ -12,6 +12,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +24,18 @@ _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 """numpy's tofile says it without a number."""
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 """Libraries in Rust (safetensors, tokenizers) say it in the text alone."""
+_NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Files of an artifact that another one has too: below which key they are, and a local copy of them, verified."""
+
+    key: str
+    folder: Path
+    files: tuple[tuple[str, int], ...]
+    """Path and bytes of each."""
 
 
 class Backend(Protocol):
@@ -37,7 +49,9 @@ class Backend(Protocol):
     def upload(self, key: str, path: Path) -> None: ...
     def download(self, key: str, path: Path) -> None: ...
     def local_path(self, key: str) -> Path | None: ...
-    def publish_folder(self, key: str, folder: Path, files: list[str], manifest: bytes) -> None: ...
+    def publish_folder(
+        self, key: str, folder: Path, files: list[str], manifest: bytes, shared: Shared | None = None
+    ) -> None: ...
 
 
 @contextlib.contextmanager
@@ -160,8 +174,10 @@ class LocalFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self._root / key, path)
 
-    def publish_folder(self, key: str, folder: Path, files: list[str], manifest: bytes) -> None:
-        """Copy into a temporary folder beside the final one, manifest last, then rename."""
+    def publish_folder(
+        self, key: str, folder: Path, files: list[str], manifest: bytes, shared: Shared | None = None
+    ) -> None:
+        """Copy into a temporary folder beside the final one, manifest last, then rename. What is shared is linked."""
         final = self._root / key
         with disk_errors(str(final)):
             if (final / MANIFEST).exists():
@@ -169,6 +185,9 @@ class LocalFolder:
             temporary = final.parent / f".tmp-{uuid.uuid4().hex}"
             try:
                 _copy_all(folder, temporary, files)
+                if shared is not None:
+                    for path, _ in shared.files:
+                        _link(self._root / shared.key / path, temporary / path)
                 write_durably(temporary / MANIFEST, manifest)
                 fsync_folder(temporary)
                 _rename_unless_there(temporary, final)
@@ -184,6 +203,18 @@ def _copy_all(source: Path, target: Path, files: list[str]) -> None:
         _copy_durably(source / path, target / path)
     for folder in {(target / path).parent for path in files}:
         fsync_folder(folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the same bytes; a copy where the file system gives a file no second name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _copy_durably(source, target)
+    fsync_folder(target.parent)
 
 
 def _rename_unless_there(temporary: Path, final: Path) -> None:

@@ -16,8 +16,11 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store
 
-from bessemer_trainer.backends import MANIFEST, disk_errors
+from bessemer_trainer.backends import MANIFEST, Shared, disk_errors
 from bessemer_trainer.errors import PermanentError, TrainerError, TransientError
+
+_LARGEST_COPY = 5 << 30
+"""Bytes that S3 copies in one request; obstore does not copy in parts."""
 
 _DENIED = ("AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "403 Forbidden")
 
@@ -109,10 +112,24 @@ class ObjectStore:
                     for chunk in stream:
                         file.write(chunk)
 
-    def publish_folder(self, key: str, folder: Path, files: list[str], manifest: bytes) -> None:
+    def publish_folder(
+        self, key: str, folder: Path, files: list[str], manifest: bytes, shared: Shared | None = None
+    ) -> None:
         """Files first, the manifest last and only if absent: a prefix without one does not exist."""
         if self.read(f"{key}/{MANIFEST}") is not None:
             return
         for path in files:
             self.upload(f"{key}/{path}", folder / path)
+        if shared is not None:
+            for path, size in shared.files:
+                local = shared.folder / path if size > _LARGEST_COPY else None
+                self._share(f"{shared.key}/{path}", f"{key}/{path}", local)
         self.create(f"{key}/{MANIFEST}", manifest)
+
+    def _share(self, source: str, target: str, local: Path | None) -> None:
+        """The server copies, so that nothing is uploaded again; but a file that is too large for that."""
+        if local is not None:
+            self.upload(target, local)
+            return
+        with _s3_errors(f"{self._url}/{source}"):
+            obstore.copy(self._client, source, target)

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bessemer_api.digest import canonical_json, sha256_digest
 from bessemer_api.fields import DIGEST_PATTERN
-from bessemer_trainer.backends import MANIFEST, Backend, LocalFolder
+from bessemer_trainer.backends import MANIFEST, Backend, LocalFolder, Shared
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.objects import ObjectStore
 
@@ -104,13 +104,27 @@ class Store:
 
         Raises PermanentError(ArtifactInvalid) for a symbolic link, a special file or a `manifest.json` in `folder`.
         """
-        paths = _files_of(folder)
-        if MANIFEST in paths:
+        return self._publish(folder, kind, meta, None)
+
+    def extend(self, digest: str, folder: Path, kind: str, meta: Mapping[str, Any]) -> str:
+        """Make an artifact of all files of the artifact `digest`, which are verified, and of those in `folder`.
+
+        The store shares the bytes of the first where it can (a second name, a copy by the server). Where both have a
+        file it is the one in `folder`. Otherwise as `publish`.
+        """
+        return self._publish(folder, kind, meta, digest)
+
+    def _publish(self, folder: Path, kind: str, meta: Mapping[str, Any], base: str | None) -> str:
+        own = tuple(describe(folder, path) for path in _files_of(folder))
+        names = [entry.path for entry in own]
+        if MANIFEST in names:
             raise PermanentError("ArtifactInvalid", f"{folder}: {MANIFEST}: that name is the store's own")
-        files = tuple(describe(folder, path) for path in paths)
+        kept = tuple(entry for entry in self.manifest(base).files if entry.path not in names) if base else ()
+        shared = Shared(artifact_key(base), self.fetch(base), tuple((e.path, e.size) for e in kept)) if base else None
+        files = tuple(sorted((*own, *kept), key=lambda entry: entry.path)) if base else own
         manifest = Manifest(1, kind, files, json.loads(canonical_json(dict(meta)))).to_json()
         digest = sha256_digest(manifest)
-        self._backend.publish_folder(artifact_key(digest), folder, [entry.path for entry in files], manifest)
+        self._backend.publish_folder(artifact_key(digest), folder, names, manifest, shared)
         return digest
 
     def manifest(self, digest: str) -> Manifest:

@@ -293,6 +293,10 @@ class ChannelSummary(Model):
     soaks_until: Timestamp | None = Field(None, description="When it is to follow the channel before.")
     merge: MergeWait | None = Field(None, description="The change in git, while it waits to be merged.")
     commit: Annotated[str, Field(max_length=64)] | None = Field(None, description="Commit by which git has it.")
+    release: Digest | None = Field(
+        None,
+        description="Folder that is handed over, `<store>/artifacts/<release>`: the checkpoint with its model card.",
+    )
 
 
 class PipelineStatus(Model):

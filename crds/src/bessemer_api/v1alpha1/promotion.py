@@ -111,3 +111,4 @@ class RollbackSummary(Model):
     by: ShortText = Field("", description="Who asked for it.")
     merge: MergeWait | None = Field(None, description="The change in git, while it waits to be merged.")
     commit: Annotated[str, Field(max_length=64)] | None = Field(None, description="Commit by which git has it.")
+    release: Digest | None = Field(None, description="Folder that is handed over: the checkpoint with its model card.")

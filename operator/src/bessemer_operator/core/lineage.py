@@ -4,11 +4,13 @@ A node's identity is the digest of its inputs; inputs are known once everything 
 edit changes the identity of exactly the nodes that depend on it, and everything else is found by its digest.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bessemer_api.digest import input_digest
+from bessemer_api.digest import canonical_json, input_digest
+from bessemer_api.job import Made
 from bessemer_api.v1alpha1.data import DataSet, Prepare, Source
 from bessemer_api.v1alpha1.merge import Merge, MergeInputs
 from bessemer_api.v1alpha1.pipeline import PipelineSpec, Stage
@@ -181,6 +183,31 @@ def ancestors(nodes: Mapping[str, Node], name: str) -> set[str]:
         if node.name in found:
             found |= set(node.after)
     return found
+
+
+def made_by(nodes: Mapping[str, Node], name: str) -> tuple[Made, ...]:
+    """Every piece of work whose output went into that of `name`, and its own, in order.
+
+    Followed by digests and not by names: what was only waited for, or compared with, made nothing.
+    """
+    makers = {node.output: node.name for node in nodes.values()} | {nodes[name].output: name}
+    found: set[str] = set()
+    wanted = [name]
+    while wanted:
+        node = nodes[wanted.pop()]
+        found.add(node.name)
+        wanted += [makers[digest] for digest in _digests(node.inputs) if makers.get(digest, node.name) not in found]
+    return tuple(_made(node) for node in nodes.values() if node.name in found)
+
+
+def _digests(inputs: StageInputs | MergeInputs | None) -> set[str]:
+    """Every digest that stands in the inputs."""
+    return set(re.findall(r"sha256:[0-9a-f]{64}", canonical_json(inputs.wire()).decode())) if inputs else set()
+
+
+def _made(node: Node) -> Made:
+    inputs = {"merge" if isinstance(node.inputs, MergeInputs) else "stage": node.inputs}
+    return Made.model_validate({"name": node.name, "output": node.output, **inputs})
 
 
 def _add(nodes: dict[str, Node], node: Node, facts: Facts) -> None:

@@ -8,7 +8,7 @@ holds it. When the head of a channel is another than the one that was seen, the 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from bessemer_api.job import ChannelHead, PromoteTask
+from bessemer_api.job import ChannelHead, Made, PromoteTask
 from bessemer_api.v1alpha1.gate import Gate
 from bessemer_api.v1alpha1.pipeline import GateSummary
 from bessemer_api.v1alpha1.promotion import Channel, Promotion
@@ -19,6 +19,7 @@ from bessemer_operator.core.conditions import timestamp
 from bessemer_operator.core.durations import parse_duration
 from bessemer_operator.core.gating import GateRun, pending
 from bessemer_operator.core.known import known_run
+from bessemer_operator.core.lineage import made_by
 from bessemer_operator.core.merging import merge_words, run_until_merged
 from bessemer_operator.core.rollback import is_open, rollback_summary
 from bessemer_operator.core.view import Choice, Release, Scene, Step, View, find_gate, judge
@@ -36,6 +37,8 @@ class Offer:
     wins: tuple[str, ...]
     by: str
     is_override: bool = False
+    lineage: tuple[Made, ...] = ()
+    """All that it was made by, for its card."""
 
 
 def with_release(scene: Scene, view: View) -> View:
@@ -56,6 +59,8 @@ def with_release(scene: Scene, view: View) -> View:
         return _and(view, gate, run, Release(choice, candidate, refused=why))
     run, offer, release = _judged(scene, view, (gate, promotion), Release(choice, candidate), heads)
     if offer is not None and not _goes_back(scene, view):
+        if any(head.digest != candidate for head in heads.values()):
+            offer = replace(offer, lineage=made_by(view.nodes, choice.nominee))
         release = _on_the_way(scene, promotion, heads, offer, release)
     return _and(view, gate, run, release)
 
@@ -243,6 +248,7 @@ def _task(scene: Scene, channel: Channel, head: ChannelHead, offer: Offer, befor
         by=offer.by,
         override=True if offer.is_override else None,
         after=before.channel if before is not None else None,
+        lineage=list(offer.lineage) or None,
         git=channel.git,
     )
 

@@ -70,6 +70,7 @@ def rollback_summary(
     if report is None or not report.record:
         return asked.model_copy(update={"merge": undoing.wait if undoing is not None else None})
     found = {"left": report.left, "record": report.record, "at": report.at, "commit": report.commit}
+    found |= {"release": report.release}
     return asked.model_copy(update=found)
 
 

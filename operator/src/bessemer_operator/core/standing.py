@@ -118,6 +118,7 @@ def _channel(name: str, head: ChannelHead, step: Step | None) -> ChannelSummary:
             previous=previous,
             held=head.held or None,
             commit=report.commit,
+            release=report.release,
         )
     return ChannelSummary(
         name=name,
@@ -131,6 +132,7 @@ def _channel(name: str, head: ChannelHead, step: Step | None) -> ChannelSummary:
         soaks_until=due,
         merge=step.merge if step is not None else None,
         commit=head.commit,
+        release=head.release,
     )
 
 
@@ -148,6 +150,7 @@ def _after_rollback(item: ChannelSummary, rollback: RollbackSummary | None) -> C
         previous=rollback.left,
         held=[*(item.held or []), *([rollback.left] if rollback.left else [])][-8:] or None,
         commit=rollback.commit,
+        release=rollback.release,
     )
 
 

@@ -1,7 +1,8 @@
 """promote: write the channel's next record, if its head is still the one that the gate compared with.
 
-Where the channel has a git target, git must have the change first: until a person has merged it the outcome is
-WaitingForMerge, and the operator runs this again. The record is created only if it is absent, so that of two
+What is handed over is the release: the checkpoint with its model card (release.py), published before anything says that
+it is promoted. Where the channel has a git target, git must have the change first: until a person has merged it the
+outcome is WaitingForMerge, and the operator runs this again. The record is created only if it is absent, so that of two
 promotions one wins and the other sees that the baseline moved. Nothing is promoted that is held after a rollback, that
 is damaged, or whose evidence is about something else.
 It gives no verdict: the operator asks for a promotion only after its gate has passed, or a named person has decided to
@@ -19,6 +20,7 @@ from bessemer_trainer.channels import newest_record, read_record, record_key
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.deploy import Change, HandedOver, evidence_of, git_entry, hand_over
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.release import publish_release
 from bessemer_trainer.store import Store, artifact_key
 
 
@@ -48,10 +50,11 @@ def promote(store: Store, task: PromoteTask, at: str, scratch: Path) -> PromoteR
     if task.after is not None and _digest_of(store, task.after) != task.candidate:
         return _report("LeftBefore", head)
     _require_sound(store, task)
-    there = _in_git(store, task, head, scratch)
+    release = publish_release(store, task, scratch)
+    there = _in_git(store, task, (head, release), scratch)
     if there is not None and not there.commit:
         return PromoteReport(outcome="WaitingForMerge", record=number, digest=head.get("digest"), url=there.url)
-    record = _record(task, head, at) | git_entry(task.git, there)
+    record = _record(task, head, at) | {"release": release} | git_entry(task.git, there)
     if not store.create(record_key(task.channel, task.record + 1), canonical_json(record)):
         winner = read_record(store, task.channel, task.record + 1)
         return _report("Promoted" if _is_ours(winner, task) else "BaselineMoved", winner)
@@ -65,18 +68,19 @@ def _digest_of(store: Store, channel: str) -> str | None:
 
 
 def _is_ours(record: Mapping[str, Any], task: PromoteTask) -> bool:
-    """Whether an earlier attempt of this very promotion wrote the record; `at` alone may differ."""
+    """Whether an earlier attempt of this very promotion wrote the record; when, and what came of it, may differ."""
     written = _record(task, {"digest": record.get("previous"), "held": record.get("held")}, str(record.get("at")))
-    return {name: value for name, value in record.items() if name != "git"} == written
+    return {name: value for name, value in record.items() if name not in {"git", "release"}} == written
 
 
-def _in_git(store: Store, task: PromoteTask, head: Mapping[str, Any], scratch: Path) -> HandedOver | None:
-    """Let git say so first, where the channel has a git target."""
+def _in_git(store: Store, task: PromoteTask, what: tuple[Mapping[str, Any], str], scratch: Path) -> HandedOver | None:
+    """Let git say so first, where the channel has a git target. `what`: the channel's head, and the release."""
     if task.git is None:
         return None
+    head, release = what
     change = Change(
         target=task.git,
-        value=store.url(artifact_key(task.candidate)),
+        value=store.url(artifact_key(release)),
         subject=f"Promote {task.candidate.removeprefix('sha256:')[:12]} to {task.channel}",
         evidence=evidence_of(store, task.evidence) | _record(task, head, ""),
     )
@@ -125,6 +129,7 @@ def _report(outcome: str, record: Mapping[str, Any]) -> PromoteReport:
             "record": record.get("record", 0),
             "digest": record.get("digest"),
             "at": record.get("at", ""),
+            "release": record.get("release"),
             "commit": (record.get("git") or {}).get("commit"),
         }
     )

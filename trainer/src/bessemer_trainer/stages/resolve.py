@@ -69,7 +69,10 @@ def head(records: Sequence[Mapping[str, Any]], axes: set[str]) -> ChannelHead:
     ]
     won = {axis for record in releases for axis in record["wins"]}
     anchors = {axis: _anchor(releases, axis) for axis in sorted(axes | won)} if releases else {}
-    fields = {name: newest[name] for name in ("record", "digest", "at")} | {"commit": _commit(newest)}
+    fields = {name: newest[name] for name in ("record", "digest", "at")} | {
+        "commit": _commit(newest),
+        "release": newest.get("release"),
+    }
     return ChannelHead.model_validate(
         fields | {"anchors": anchors, "held": newest["held"][-MAX_HELD:], **_story(records, newest)}
     )

@@ -88,7 +88,7 @@ def _record(task: RollbackTask, records: Sequence[Mapping[str, Any]], at: str) -
         "by": task.by,
         "at": at,
         "request": task.request,
-    }
+    } | ({"release": target["release"]} if target.get("release") else {})
 
 
 def _in_git(store: Store, task: RollbackTask, records: Sequence[Mapping[str, Any]], scratch: Path) -> HandedOver | None:
@@ -98,7 +98,7 @@ def _in_git(store: Store, task: RollbackTask, records: Sequence[Mapping[str, Any
     record = _record(task, records, "")
     change = Change(
         target=task.git,
-        value=store.url(artifact_key(task.digest)),
+        value=store.url(artifact_key(record.get("release") or task.digest)),
         subject=f"Roll {task.channel} back to {task.digest.removeprefix('sha256:')[:12]}",
         evidence=evidence_of(store, record["evidence"]) | record,
     )
@@ -114,6 +114,7 @@ def _report(outcome: str, record: Mapping[str, Any]) -> RollbackReport:
             "digest": record["digest"],
             "left": left,
             "at": record.get("at", ""),
+            "release": record.get("release"),
             "commit": (record.get("git") or {}).get("commit"),
         }
     )

@@ -48,6 +48,11 @@ class Day:
     def pipeline(self) -> dict[str, Any]:
         return pipeline(self.plane)
 
+    @property
+    def channel(self) -> dict[str, Any]:
+        (found,) = self.pipeline["status"]["channels"]
+        return dict(found)
+
     def until_healthy_as(self, health: str) -> None:
         self.until(f"health {health}", lambda: self.platform.health() == health)
 
@@ -98,26 +103,28 @@ def test_the_first_release_waits_for_its_owner_and_is_one_commit(day: Day) -> No
     assert (day.team.served(), len(day.team.deploy.log())) == ("none", 1)
     day.platform.act("approve")
     day.until_healthy_as("Healthy")
-    assert (day.team.served(), len(day.team.deploy.log())) == (day.candidate(), 2)
+    assert (day.channel["digest"], day.channel["record"]) == (day.candidate(), 1)
+    assert (day.team.served(), len(day.team.deploy.log())) == (day.channel["release"], 2)
     assert {"GatePassed", "WaitingForApproval", "ChannelMoved", "Promoted"} <= day.events()
 
 
 def test_a_revision_of_the_data_runs_again_what_depends_on_it_and_no_more(day: Day) -> None:
-    before, first = day.objects("tstage"), day.candidate()
+    before, first, served = day.objects("tstage"), day.candidate(), day.team.served()
     day.team.edit(FIRST, SECOND, "texts of February")
     day.platform.sync()
     day.until_healthy_as("Progressing")
     day.until_healthy_as("Suspended")
     assert sorted(name.split("-")[1] for name in day.objects("tstage") - before) == ["cpt", "data", "mix"]
     assert day.candidate() != first
-    assert day.team.served() == first, "nothing is promoted without a person"
+    assert day.team.served() == served, "nothing is promoted without a person"
     day.until_metric('sum(bessemer_gate_decisions_total{gate="release",verdict="Passed"})', 2)
 
 
 def test_approval_is_one_more_commit_with_the_evidence(day: Day) -> None:
     day.platform.act("approve")
     day.until_healthy_as("Healthy")
-    assert (day.team.served(), len(day.team.deploy.log())) == (day.candidate(), 3)
+    assert (day.channel["digest"], day.channel["record"]) == (day.candidate(), 2)
+    assert (day.team.served(), len(day.team.deploy.log())) == (day.channel["release"], 3)
     report = Path(day.pipeline["status"]["report"].removeprefix("file://"))
     assert day.candidate().removeprefix("sha256:")[:12] in report.read_text()
     day.until_metric("bessemer_promotions_total", 2)
@@ -141,9 +148,8 @@ def test_rollback_is_a_commit_back_to_the_release_before(day: Day) -> None:
     day.platform.act("rollback")
     day.until_healthy_as("Suspended")
     assert conditions_of(day.pipeline)["RolledBack"] == ("True", "RolledBack")
-    (channel,) = day.pipeline["status"]["channels"]
-    assert (channel["digest"], channel["record"]) == (day.team.served(), 3)
-    assert day.team.served() != left
+    assert (day.channel["release"], day.channel["record"]) == (day.team.served(), 3)
+    assert day.channel["digest"] != day.candidate() and day.team.served() != left
     assert len(day.team.deploy.log()) == 4
     assert {"RolledBack", "Held"} <= day.events()
     day.until_metric('bessemer_channel_record{channel="prod"}', 3)

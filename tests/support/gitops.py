@@ -72,7 +72,7 @@ class Team:
         self.pipelines.write(text.replace(old, new), message, DECLARED)
 
     def served(self) -> str:
-        """Digest of what the deploy repository serves; "none" before the first promotion."""
+        """Digest of the release that the deploy repository serves; "none" before the first promotion."""
         (line,) = (line for line in self.deploy.show(SERVED).splitlines() if "storageUri:" in line)
         return line.partition("storageUri:")[2].split()[0].rpartition("/")[2].replace("sha256-", "sha256:")
 

@@ -57,7 +57,14 @@ class Day:
         self.until(f"health {health}", lambda: self.platform.health() == health)
 
     def until(self, what: str, probe: Callable[[], bool]) -> None:
-        wait_for(what, probe, PATIENCE)
+        """An operator that lost its Lease to a slow machine has ended; what its Deployment does then is done here."""
+
+        def probed() -> bool:
+            if not self.plane.processes.is_running("operator"):
+                self.plane.processes.restart("operator")
+            return probe()
+
+        wait_for(what, probed, PATIENCE)
 
     def objects(self, kinds: str) -> set[str]:
         found = self.plane.kubectl(["get", kinds, "-n", NAMESPACE, "-o", "name"])
@@ -114,7 +121,8 @@ def test_a_revision_of_the_data_runs_again_what_depends_on_it_and_no_more(day: D
     day.platform.sync()
     day.until_healthy_as("Progressing")
     day.until_healthy_as("Suspended")
-    assert sorted(name.split("-")[1] for name in day.objects("tstage") - before) == ["cpt", "data", "mix"]
+    parts = {name.removeprefix("specialist-").rpartition("-")[0] for name in day.objects("tstage") - before}
+    assert parts == {"data-domain", "cpt-data", "cpt"}
     assert day.candidate() != first
     assert day.team.served() == served, "nothing is promoted without a person"
     day.until_metric('sum(bessemer_gate_decisions_total{gate="release",verdict="Passed"})', 2)

@@ -1,7 +1,7 @@
 """A release owner's day, in order, nothing mocked: a data revision in git, what changed runs again, gate, approval,
 commit in the deploy repository, a regression case, rollback; metrics, events, alerts and report on the way.
 
-Here kubectl applies what is in git, and people act by `bessemer`; test_argocd.py plays the same day with Argo CD.
+kubectl applies what is in git, as Argo CD would, and people act by `bessemer`; the health is that of Argo CD's script.
 """
 
 import json
@@ -147,7 +147,8 @@ def test_a_reported_bug_becomes_a_case_and_what_is_released_is_not_judged_again(
     day.platform.sync()
     day.until("the case to be read", lambda: bool(day.pipeline["spec"]["evaluation"].get("regression")))
     day.until_healthy_as("Healthy")
-    assert day.objects("tstage,pytorchjobs") == before
+    (case,) = day.objects("tstage,pytorchjobs") - before
+    assert case.startswith("specialist-bank-regression-"), "nothing is trained again"
     assert len(day.team.deploy.log()) == 3, "a case takes nothing back; a person does"
 
 
@@ -181,18 +182,6 @@ def test_at_the_end_of_the_day_nothing_moves_and_nothing_went_wrong(day: Day) ->
     assert len(day.team.deploy.log()) == 4
     log = day.installation.operator_log
     assert [line for line in log.splitlines() if TRACEBACK in line or "[ERROR" in line] == []
-
-
-STORY = (
-    test_the_first_release_waits_for_its_owner_and_is_one_commit,
-    test_a_revision_of_the_data_runs_again_what_depends_on_it_and_no_more,
-    test_approval_is_one_more_commit_with_the_evidence,
-    test_a_reported_bug_becomes_a_case_and_what_is_released_is_not_judged_again,
-    test_rollback_is_a_commit_back_to_the_release_before,
-    test_the_next_candidate_is_refused_by_the_case_and_an_alert_says_so,
-    test_at_the_end_of_the_day_nothing_moves_and_nothing_went_wrong,
-)
-"""The day in order, for whoever plays it on another platform."""
 
 
 def alerts(day: Day) -> dict[str, str]:

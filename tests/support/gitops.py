@@ -25,7 +25,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/gitops"
 NAMESPACE, NAME, OWNER = "team", "specialist", "ana"
 DECLARED, SERVED = "team/pipeline.yaml", "specialist/service.yaml"
 FIRST, SECOND = "2026-01", "2026-02"
-"""Revisions of the domain's data; half of the first one is noise, so that the second makes a better model."""
+"""Revisions of the domain's data; half of the first teaches nothing, so that the second makes a better model."""
 ADDRESSES: Mapping[str, str] = {
     "https://git.example.com/org/pipelines.git": "pipelines/deploy.git",
     "https://git.example.com/org/deploy.git": "deploy/deploy.git",
@@ -86,9 +86,9 @@ def filled(folder: Path, text: str) -> str:
 
 def write_data(folder: Path) -> None:
     """Texts and items as the pipeline names them, and a case that a user reported."""
-    noise = Random(7)
+    random = Random(7)
     good, other = texts(200), texts(200, seed=5)
-    mixed = [text if n % 2 else " ".join(noise.sample(WORDS, 25)) + "." for n, text in enumerate(other)]
+    mixed = [text if n % 2 else " ".join([random.choice(WORDS)] * 40) + "." for n, text in enumerate(other)]
     case = {"id": "bug-1", "prompt": "steel", "verifier": {"kind": "exactMatch", "answers": ["slag"]}}
     files = {
         "general": [{"text": text} for text in good],

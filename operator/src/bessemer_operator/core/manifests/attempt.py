@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bessemer_api.job import RunSpec
-from bessemer_operator.core.manifests.pod import build_pod_template, with_git
+from bessemer_operator.core.manifests.pod import build_pod_template, with_git, with_signing
 from bessemer_operator.core.naming import ANNOTATION_DIGEST, ANNOTATION_RETRY, LABEL_ATTEMPT, LABEL_OWNER, MANAGED_BY
 from bessemer_operator.core.profile import Profile
 
@@ -67,12 +67,21 @@ def build_job(spec: AttemptSpec) -> dict[str, Any]:
     template = build_pod_template(spec.name, ["python", "-m", "bessemer_trainer"], spec.profile, _labels(spec))
     if any(task is not None and task.git is not None for task in (spec.run.promote, spec.run.rollback)):
         template = with_git(template, spec.profile)
+    template = with_signing(template, spec.profile, _keys(spec.run))
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": _metadata(spec, queue=True),
         "spec": {"backoffLimit": 0, "completions": 1, "parallelism": 1, "template": template},
     }
+
+
+def _keys(run: RunSpec) -> tuple[str, ...]:
+    """Which keys the pod sees: all who use a promoted model verify, and promotions alone sign."""
+    if run.verb == "promote":
+        return ("private.pem", "public.pem")
+    uses = run.verb in {"resolve", "rollback"} or (run.stage is not None and run.stage.method == "import")
+    return ("public.pem",) if uses else ()
 
 
 def build_pytorchjob(spec: AttemptSpec) -> dict[str, Any]:

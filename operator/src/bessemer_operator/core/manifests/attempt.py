@@ -5,7 +5,14 @@ from typing import Any
 
 from bessemer_api.job import RunSpec
 from bessemer_operator.core.manifests.pod import build_pod_template, with_git, with_signing
-from bessemer_operator.core.naming import ANNOTATION_DIGEST, ANNOTATION_RETRY, LABEL_ATTEMPT, LABEL_OWNER, MANAGED_BY
+from bessemer_operator.core.naming import (
+    ANNOTATION_DIGEST,
+    ANNOTATION_RETRY,
+    LABEL_ATTEMPT,
+    LABEL_OWNER,
+    LABEL_QUEUE,
+    MANAGED_BY,
+)
 from bessemer_operator.core.profile import Profile
 
 MASTER_PORT = 23456
@@ -113,7 +120,7 @@ def _labels(spec: AttemptSpec) -> dict[str, str]:
 def _metadata(spec: AttemptSpec, *, queue: bool = False) -> dict[str, Any]:
     labels = _labels(spec)
     if queue and spec.profile.queue:
-        labels["kueue.x-k8s.io/queue-name"] = spec.profile.queue
+        labels[LABEL_QUEUE] = spec.profile.queue
     return {
         "name": spec.name,
         "namespace": spec.owner.namespace,

@@ -78,7 +78,7 @@ class Queued:
     @property
     def counts(self) -> tuple[int, list[tuple[str, int]]]:
         status = self.owner["status"]
-        return status["preemptions"], [(item["outcome"], item["preemptions"]) for item in status["attempts"]]
+        return status["preemptions"], [(item["outcome"], item.get("preemptions", 0)) for item in status["attempts"]]
 
 
 def test_a_preemption_is_counted_when_its_queue_takes_the_pods_and_the_attempt_goes_on() -> None:

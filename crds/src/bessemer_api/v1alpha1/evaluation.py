@@ -327,10 +327,14 @@ class Attempt(Model):
     retry: Token = Field("", description="Value of spec.retry when it was made.")
     started_at: Annotated[str, Field(max_length=40)] = Field("", description="When it was made.")
     finished_at: Annotated[str, Field(max_length=40)] = Field("", description="When it ended.")
-    admitted_at: Annotated[str, Field(max_length=40)] = Field(
-        "", description="Since when its queue lets it run; empty while it waits, and without a queue."
+    admitted_at: Annotated[str, Field(max_length=40)] | None = Field(
+        None, description="Since when its queue lets it run; empty while it waits, absent without a queue."
     )
-    preemptions: int = Field(0, ge=0, description="How often it was preempted, also if it went on afterwards.")
+    preemptions: int | None = Field(
+        None,
+        ge=0,
+        description="How often its queue took its pods; its end included, if that was one more preemption.",
+    )
 
 
 class Progress(Model):

@@ -31,6 +31,7 @@ from bessemer_operator.core.queueing import (
     count_preemption,
     explain_queue,
     is_held,
+    once_more,
     preemptions_of,
     was_suspended,
 )
@@ -164,9 +165,7 @@ def _judge(item: Attempt, job: Manifest | None, pods: Iterable[Manifest], work: 
     codes = [code for pod in mine for code in exit_codes(pod)]
     report = _report_of(work, item, job, mine)
     if _was_preempted(job, mine, report, outcome):
-        return _ended(
-            _once_more(item, job, mine), at, outcome="Preempted", reason="Preempted", exit_code=EXIT_PREEMPTED
-        )
+        return _preempted(item, job, mine, at)
     if outcome == "Succeeded" and report is not None and report.error is None:
         return _ended(item, at, outcome="Succeeded", reason="Succeeded", exit_code=0)
     if not codes:
@@ -174,10 +173,10 @@ def _judge(item: Attempt, job: Manifest | None, pods: Iterable[Manifest], work: 
     return _failed(item, codes, report, at)
 
 
-def _once_more(item: Attempt, job: Manifest, pods: list[Manifest]) -> Attempt:
-    """With the preemption that ended it, unless that is the one by its queue, which is counted already."""
-    is_counted = item.preemptions > 0 and was_suspended(job, pods)
-    return item.model_copy(update={"preemptions": item.preemptions + (not is_counted)})
+def _preempted(item: Attempt, job: Manifest, pods: list[Manifest], at: str) -> Attempt:
+    """Where its queue took its pods before, this end is one more, unless it is that preemption which ended it."""
+    counted = once_more(item) if item.preemptions and not was_suspended(job, pods) else item
+    return _ended(counted, at, outcome="Preempted", reason="Preempted", exit_code=EXIT_PREEMPTED)
 
 
 def _ended(item: Attempt, at: str, **changes: object) -> Attempt:

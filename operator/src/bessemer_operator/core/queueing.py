@@ -53,13 +53,18 @@ def count_preemption(item: Attempt, job: Manifest) -> Attempt:
     if not _suspended(job):
         return item
     since = "" if is_held(job) else (job.get("status") or {}).get("startTime", "")
-    is_taken = item.admitted_at not in {"", since}
-    return item.model_copy(update={"admitted_at": since, "preemptions": item.preemptions + is_taken})
+    known = item.model_copy(update={"admitted_at": since})
+    return once_more(known) if item.admitted_at and item.admitted_at != since else known
+
+
+def once_more(item: Attempt) -> Attempt:
+    """With one preemption more."""
+    return item.model_copy(update={"preemptions": (item.preemptions or 0) + 1})
 
 
 def preemptions_of(item: Attempt) -> int:
     """How often it was preempted, the one that ended it included."""
-    return max(item.preemptions, int(item.reason == "Preempted"))
+    return max(item.preemptions or 0, int(item.reason == "Preempted"))
 
 
 def explain_queue(job: Manifest, workload: Manifest | None, profile: Profile, now: datetime) -> Held:

@@ -118,11 +118,11 @@ def _conditions(state: WorkState, at: tuple[datetime, int]) -> list[Condition]:
 def _events(before: WorkStatus, after: WorkStatus) -> tuple[Event, ...]:
     """What changed, as a story: attempts that began or ended, and the end."""
     known = {item.number: item.outcome for item in before.attempts}
-    taken = {item.number: item.preemptions for item in before.attempts}
+    taken = {item.number: preemptions_of(item) for item in before.attempts}
     told = [
         Event("Normal", "AttemptPreempted", f"attempt {item.number} ({item.name}): its queue took its pods; it waits")
         for item in after.attempts
-        if item.outcome == "Running" and item.preemptions > taken.get(item.number, 0)
+        if item.outcome == "Running" and preemptions_of(item) > taken.get(item.number, 0)
     ]
     told += [
         Event(

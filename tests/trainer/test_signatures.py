@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from bessemer_api.job import SIGNING_ENV, RunSpec
 from bessemer_trainer.context import Context, Progress
@@ -20,20 +18,8 @@ from bessemer_trainer.metrics import Board
 from bessemer_trainer.release import require_signed
 from bessemer_trainer.stages import import_base, promote, resolve, rollback
 from bessemer_trainer.store import SIGNATURE, open_store
+from tests.support.keys import write_keys
 from tests.trainer.git.test_promote import AT, Place
-
-
-def write_keys(folder: Path, *, private: bool = True) -> Path:
-    folder.mkdir()
-    key = ec.generate_private_key(ec.SECP256R1())
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    if private:
-        (folder / "private.pem").write_bytes(secret)
-    known = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    (folder / "public.pem").write_bytes(known)
-    return folder
 
 
 class Signed(Place):

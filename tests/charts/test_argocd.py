@@ -9,15 +9,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from bessemer_api.v1alpha1.pipeline import AdaptationPipeline
+from tests.support.health import PIPELINE, ROOT, run_lua
 from tests.support.kstatus import kstatus
 
-ROOT = Path(__file__).parents[2] / "charts/bessemer/argocd"
-NOW = "20260131T120000Z"
-SANDBOX = (
-    'os = {date = function(form) assert(form == "!%Y%m%dT%H%M%SZ"); return "' + NOW + '" end}; io, require = nil, nil'
-)
 KINDS = sorted(path.parent for path in ROOT.glob("*/*/health.lua"))
-PIPELINE = ROOT / "bessemer.dev/AdaptationPipeline"
 ACTIONS = PIPELINE / "actions"
 ATTEMPTED = ("Evaluation", "MergeJob", "TrainingStage")
 """Kinds of ours that run as attempts."""
@@ -30,22 +25,6 @@ def read(path: Path) -> Any:
 
 def read_text(text: str) -> Any:
     return YAML(typ="safe").load(text)
-
-
-def run(script: Path, obj: Any) -> Any:
-    """The result of a script about an object, as Python values. Raises LuaError."""
-    lua = lupa.lua51.LuaRuntime(register_eval=False, register_builtins=False)
-    lua.execute(SANDBOX)
-    lua.globals().obj = lua.table_from(obj, recursive=True)
-    return plain(lua.execute(script.read_text()))
-
-
-def plain(value: Any) -> Any:
-    if lupa.lua51.lua_type(value) != "table":
-        return value
-    items = {key: plain(item) for key, item in value.items()}
-    is_list = items and list(items) == list(range(1, len(items) + 1))
-    return list(items.values()) if is_list else items
 
 
 def health_cases() -> list[Any]:
@@ -64,14 +43,14 @@ def test_every_kind_of_ours_and_of_training_operator_has_its_health() -> None:
 
 @pytest.mark.parametrize(("folder", "case"), health_cases())
 def test_health_is_as_the_table_says(folder: Path, case: dict[str, Any]) -> None:
-    assert run(folder / "health.lua", read(folder / case["inputPath"])) == case["healthStatus"]
+    assert run_lua(folder / "health.lua", read(folder / case["inputPath"])) == case["healthStatus"]
 
 
 @pytest.mark.parametrize(
     "case", read(ACTIONS / "action_test.yaml")["discoveryTests"], ids=lambda case: case["inputPath"]
 )
 def test_what_can_be_asked_now_is_enabled(case: dict[str, Any]) -> None:
-    found = run(ACTIONS / "discovery.lua", read(ACTIONS / case["inputPath"]))
+    found = run_lua(ACTIONS / "discovery.lua", read(ACTIONS / case["inputPath"]))
     assert set(found) == {path.parent.name for path in ACTIONS.glob("*/action.lua")}
     assert sorted(name for name, action in found.items() if not action["disabled"]) == case["enabled"]
 
@@ -79,7 +58,7 @@ def test_what_can_be_asked_now_is_enabled(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", read(ACTIONS / "action_test.yaml")["actionTests"], ids=lambda case: case["action"])
 def test_an_action_sets_annotations_that_the_operator_understands_and_nothing_else(case: dict[str, Any]) -> None:
     before = read(ACTIONS / case["inputPath"])
-    after = run(ACTIONS / case["action"] / "action.lua", before)
+    after = run_lua(ACTIONS / case["action"] / "action.lua", before)
     assert after["metadata"].pop("annotations") == case["annotations"]
     assert after["metadata"] == before["metadata"] and after["spec"] == before["spec"]
 
@@ -91,7 +70,7 @@ def test_an_action_sets_annotations_that_the_operator_understands_and_nothing_el
 )
 def test_an_action_refuses_by_itself_because_argo_cd_does_not_enforce_disabled(case: dict[str, Any]) -> None:
     with pytest.raises(lupa.lua51.LuaError, match=case["message"]):
-        run(ACTIONS / case["action"] / "action.lua", read(ACTIONS / case["inputPath"]))
+        run_lua(ACTIONS / case["action"] / "action.lua", read(ACTIONS / case["inputPath"]))
 
 
 def test_scripts_that_differ_in_names_alone_differ_in_nothing_else() -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-START_SECONDS = 120.0
+START_SECONDS = 600.0
 POLL_SECONDS = 0.05
 TAIL = 30
 T = TypeVar("T")

@@ -22,6 +22,7 @@ from tests.support.controlplane.process import free_port
 from tests.support.dcgm import gpus_of, served
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bessemer/prometheus/usr/bin"
+RULES = Path(__file__).parents[2] / "charts/bessemer/rules/bessemer.yaml"
 REASON = "Prometheus is not installed (tools/prometheus.sh gets it where Debian's packages can be reached)"
 Json = Any
 
@@ -60,8 +61,9 @@ class Prometheus:
 
 @contextmanager
 def started(plane: ControlPlane, operator_port: int) -> Iterator[Prometheus]:
-    """It scrapes the operator, pods of attempts, and a stand-in for dcgm-exporter, and ends with the control plane."""
-    folder, port = plane.folder / "prometheus", free_port()
+    """It scrapes the operator, pods of attempts, and a stand-in for dcgm-exporter, and ends with the context."""
+    port = free_port()
+    folder = plane.folder / f"prometheus-{port}"
     folder.mkdir()
     file = folder / "prometheus.yaml"
     pages = {"/metrics": lambda: gpus_of(operator_port), "/targets": lambda: ("application/json", targets(plane))}
@@ -77,7 +79,10 @@ def started(plane: ControlPlane, operator_port: int) -> Iterator[Prometheus]:
         ]
         made = Prometheus(f"http://127.0.0.1:{port}")
         plane.processes.start(Program("prometheus", argv, env={}, is_ready=lambda: _answers(made)))
-        yield made
+        try:
+            yield made
+        finally:
+            plane.processes.stop("prometheus")
 
 
 def _answers(made: Prometheus) -> bool:
@@ -99,7 +104,8 @@ def configuration(operator_port: int, stand_in: str) -> Json:
     ]
     found = {"url": f"http://{stand_in}/targets", "refresh_interval": "1s"}
     pods = {"job_name": "bessemer-attempts", "http_sd_configs": [found]}
-    return {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [*jobs, pods]}
+    often = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    return {"global": often, "scrape_configs": [*jobs, pods], "rule_files": [str(RULES)]}
 
 
 def targets(plane: ControlPlane) -> str:

@@ -26,13 +26,13 @@ class Bare:
     person: Path
 
     @classmethod
-    def make(cls, root: Path, text: str = TEXT) -> "Bare":
+    def make(cls, root: Path, text: str = TEXT, path: str = FILE) -> "Bare":
         bare = cls(root / "deploy.git", root / "person")
         root.mkdir(parents=True, exist_ok=True)
         git(root, "init", "--quiet", "--bare", "--initial-branch=main", str(bare.folder))
         git(root, "clone", "--quiet", str(bare.folder), str(bare.person))
         git(bare.person, "checkout", "--quiet", "-B", "main")
-        bare.write(text, "begin")
+        bare.write(text, "begin", path)
         return bare
 
     @property
@@ -45,6 +45,15 @@ class Bare:
         place = self.person / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
+        self._push(message)
+
+    def remove(self, path: str, message: str) -> None:
+        """A person takes a file away."""
+        self.pull()
+        (self.person / path).unlink()
+        self._push(message)
+
+    def _push(self, message: str) -> None:
         git(self.person, "add", "--all")
         git(self.person, "commit", "--quiet", "-m", message)
         git(self.person, "push", "--quiet", "origin", "HEAD:refs/heads/main")

@@ -1,5 +1,5 @@
 """A release owner's day, in order, nothing mocked: a data revision in git, what changed runs again, gate, approval,
-commit in the deploy repository, a regression case; metrics, events, alerts and report on the way.
+commit in the deploy repository, a regression case, rollback; metrics, events, alerts and report on the way.
 
 kubectl applies what is in git, as Argo CD would, and people act by `bessemer`; the health is that of Argo CD's script.
 """
@@ -150,6 +150,18 @@ def test_a_reported_bug_becomes_a_case_and_what_is_released_is_not_judged_again(
     (case,) = day.objects("tstage,pytorchjobs") - before
     assert case.startswith("specialist-bank-regression-"), "nothing is trained again"
     assert len(day.team.deploy.log()) == 3, "a case takes nothing back; a person does"
+
+
+def test_rollback_is_a_commit_back_to_the_release_before(day: Day) -> None:
+    left = day.team.served()
+    day.platform.act("rollback")
+    day.until_healthy_as("Suspended")
+    assert conditions_of(day.pipeline)["RolledBack"] == ("True", "RolledBack")
+    assert (day.channel["release"], day.channel["record"]) == (day.team.served(), 3)
+    assert day.channel["digest"] != day.candidate() and day.team.served() != left
+    assert len(day.team.deploy.log()) == 4
+    assert {"RolledBack", "Held"} <= day.events()
+    day.until_metric('bessemer_channel_record{channel="prod"}', 3)
 
 
 def alerts(day: Day) -> dict[str, str]:

@@ -16,7 +16,7 @@ import pytest
 from tests.support.controlplane import ControlPlane, wait_for
 from tests.support.gitops import FIRST, NAMESPACE, SECOND, ByHand, Platform, Team, admission, pipeline
 from tests.support.installation import Installation, installed
-from tests.support.localrun import conditions_of, outputs_of
+from tests.support.localrun import TRACEBACK, conditions_of, outputs_of
 from tests.support.prometheus import PROMETHEUS, REASON, Prometheus, started
 
 pytestmark = [
@@ -162,6 +162,26 @@ def test_rollback_is_a_commit_back_to_the_release_before(day: Day) -> None:
     assert len(day.team.deploy.log()) == 4
     assert {"RolledBack", "Held"} <= day.events()
     day.until_metric('bessemer_channel_record{channel="prod"}', 3)
+
+
+def test_the_next_candidate_is_refused_by_the_case_and_an_alert_says_so(day: Day) -> None:
+    day.team.edit("  - name: cpt\n", "  - name: cpt\n    seed: 4\n", "another try")
+    day.platform.sync()
+    day.until_healthy_as("Progressing")
+    day.until_healthy_as("Degraded")
+    (gate,) = day.pipeline["status"]["gates"]
+    assert (gate["verdict"], "bug-1" in json.dumps(gate)) == ("Failed", True)
+    assert len(day.team.deploy.log()) == 4
+    day.until_metric('sum(bessemer_gate_decisions_total{gate="release",verdict="Failed"})', 1)
+    day.until("the alert", lambda: alerts(day).get("BessemerPipelinesStalled") == "pending")
+
+
+def test_at_the_end_of_the_day_nothing_moves_and_nothing_went_wrong(day: Day) -> None:
+    day.platform.sync()
+    day.until("the operator to be done", lambda: conditions_of(day.pipeline)["Reconciling"][0] == "False")
+    assert len(day.team.deploy.log()) == 4
+    log = day.installation.operator_log
+    assert [line for line in log.splitlines() if TRACEBACK in line or "[ERROR" in line] == []
 
 
 def alerts(day: Day) -> dict[str, str]:

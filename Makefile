@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e faults crds dashboards gitea cluster tools clean
+.PHONY: help setup demo test lint unit e2e faults crds dashboards gitea platform cluster tools clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -24,7 +24,7 @@ demo: setup ## run the whole job on real data: train, evaluate, gate, promote (a
 PARALLEL = -n auto --maxprocesses 4 --no-loadscope-reorder
 
 test: setup tools lint ## everything that must hold: lint, unit tests, the real control plane
-	@$(RUN) pytest tests -m "not faults" $(PARALLEL)
+	@$(RUN) pytest tests -m "not faults and not platform" $(PARALLEL)
 
 lint: setup ## ruff, mypy, import-linter, generated files
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy && $(RUN) lint-imports
@@ -32,10 +32,10 @@ lint: setup ## ruff, mypy, import-linter, generated files
 	@$(RUN) python tools/dashboards.py --check charts/bessemer/dashboards
 
 unit: setup ## tests without a cluster
-	@$(RUN) pytest tests -m "not e2e" $(PARALLEL)
+	@$(RUN) pytest tests -m "not e2e and not platform" $(PARALLEL)
 
 e2e: setup ## tests on a real control plane (its first build takes some minutes)
-	@$(RUN) pytest tests -m "e2e and not faults"
+	@$(RUN) pytest tests -m "e2e and not faults and not platform"
 
 faults: setup tools ## every fault of docs/faults.md on a real control plane (a quarter of an hour)
 	@$(RUN) pytest -v tests/faults/test_cases.py
@@ -54,6 +54,10 @@ crds: setup ## generate crds/*.yaml, docs/reference, and the tables of the chart
 
 gitea: setup ## build the git server that the tests of pull requests run on (minutes, once; without it they are skipped)
 	@$(RUN) python -m tests.support.gitea
+
+platform: setup tools ## tests beside a real Kueue, which the first run builds (some minutes)
+	@$(RUN) python -c "from tests.support.kueue import find_kueue; find_kueue(build=True)"
+	@$(RUN) pytest -v tests -m platform
 
 cluster: setup ## a playground: a real control plane with the operator, until Ctrl-C
 	@$(RUN) python -m tests.support.playground

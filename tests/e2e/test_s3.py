@@ -1,7 +1,5 @@
 """A whole pipeline on this machine with its store on a real S3 server, and with its user's credentials."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from bessemer_operator.cli.problems import EXIT_OK, EXIT_STAGE
@@ -10,12 +8,6 @@ from tests.support.localrun import Ended, Runner, summary_of
 from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with S3Server.start() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,6 @@ TEAM = "s3-test"
 SECRET = "bessemer-s3"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with S3Server.start() as running:
-        yield running
-
-
 @pytest.fixture
 def namespace(control_plane: ControlPlane, server: S3Server) -> Iterator[str]:
     control_plane.create_namespace(TEAM)

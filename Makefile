@@ -52,7 +52,7 @@ crds: setup ## generate crds/*.yaml, docs/reference, and the tables of the chart
 	@$(RUN) python -m bessemer_api.crdgen crds
 	@$(RUN) python tools/chart.py
 
-platform: setup tools ## tests on real platforms, built from Go modules first (Gitea, Argo CD: half an hour, once)
+platform: setup tools ## tests on real platforms, built from Go modules first (Gitea, Kueue, Argo CD: minutes, once)
 	@tools/redis.sh
 	@$(RUN) python -m tests.support.programs platform
 	@$(RUN) pytest -v tests -m platform

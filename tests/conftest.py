@@ -12,25 +12,26 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support.localrun import Ended, Obj, Runner
 from tests.support.mini import LEARNING_RATE, WORSE_RATE, Mini, write_mini
 
-SHARED = ("control_plane", "local_story", "cluster_story")
-"""Fixtures of which there is one a session, because they cost minutes."""
+SHARED = ("control_plane", "local_story")
+"""Fixtures of which there is one a session, because they cost minutes. No file should need both."""
 
 
 class FileScheduling(LoadScopeScheduling):
-    """A file stays on one worker of pytest-xdist; so do all files that share what exists once a session.
+    """A file stays on one worker of pytest-xdist; so do all files that share a fixture that exists once.
 
     (Its own `--dist loadgroup` does nothing under pytest 9.2: it writes an attribute that pytest no longer reads.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "session" if _shares(str(self.config.rootpath / file)) else file
+        return _shared_by(str(self.config.rootpath / file)) or file
 
 
 @cache
-def _shares(file: str) -> bool:
+def _shared_by(file: str) -> str:
+    """Which of the shared fixtures a file needs; the empty word for none."""
     text = Path(file).read_text()
-    return any(name in text for name in SHARED)
+    return next((name for name in SHARED if name in text), "")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -40,7 +41,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduli
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first: all that needs a control plane, of its own or the session's."""
-    items.sort(key=lambda item: (item.get_closest_marker("e2e") is None, not _shares(str(item.path))))
+    items.sort(key=lambda item: (item.get_closest_marker("e2e") is None, not _shared_by(str(item.path))))
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,22 @@ def local_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStory
 def run_once(runner: Runner) -> Step:
     ended = runner.run()
     return Step(ended, runner.pipeline(), frozenset(runner.attempts()))
+
+
+class Failures:
+    """Says at once what failed: the summary of a run of an hour comes an hour later."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if report.failed and reporter is not None:
+            reporter.write_line(f"\n{report.outcome}, {report.when}: {report.nodeid}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Failures(config))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -75,6 +75,7 @@ bessemer.dev adaptationpipelines/status trainingstages/status mergejobs/status e
 kubeflow.org pytorchjobs: get list watch create patch delete
 batch jobs: get list watch create patch delete
 core pods: get list watch
+kueue.x-k8s.io workloads: list
 core configmaps: get create delete
 core events: get create patch
 coordination.k8s.io leases: create

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.controlplane import BuildError, ControlPlane, find_programs
+from tests.support.s3 import S3Server
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -24,3 +25,10 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     """The control plane; each test works in a namespace of its own."""
     with ControlPlane.start(tmp_path_factory.mktemp("controlplane")) as plane:
         yield plane
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    """A real S3 server, for the tests of one file."""
+    with S3Server.start() as running:
+        yield running

@@ -67,11 +67,15 @@ class ThroughArgoCD:
 
 
 @pytest.fixture(scope="module")
-def day(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
-    plane, team = control_plane, Team.make(tmp_path_factory.mktemp("team"))
+def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+    team = Team.make(tmp_path_factory.mktemp("team"))
     application = YAML(typ="safe").load(filled(team.folder, (EXAMPLE / "platform/application.yaml").read_text()))
     access = [EXAMPLE / "platform/access.yaml"]
-    with the_day(plane, team) as make, ArgoCD.start(plane, [OWNER, MEMBER], access) as argocd:
+    with (
+        ControlPlane.start(tmp_path_factory.mktemp("day")) as plane,
+        the_day(plane, team) as make,
+        ArgoCD.start(plane, [OWNER, MEMBER], access) as argocd,
+    ):
         plane.apply(application)
         yield make(ThroughArgoCD(argocd))
         plane.kubectl(["delete", "application", NAME, "-n", ARGOCD])

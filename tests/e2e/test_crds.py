@@ -17,6 +17,11 @@ from tests.support.controlplane import ControlPlane, KubectlError
 pytestmark = pytest.mark.e2e
 
 CRDS = Path(__file__).parents[2] / "crds"
+EXAMPLES = [
+    file
+    for file in sorted((CRDS.parent / "examples").rglob("*.yaml"))
+    if "kind: AdaptationPipeline\n" in file.read_text()
+]
 NAMESPACE = "crds-test"
 NAMES = {"AdaptationPipeline": "apipe", "TrainingStage": "tstage", "MergeJob": "mergejob", "Evaluation": "eval"}
 
@@ -50,6 +55,12 @@ def test_the_api_server_decides_as_pydantic_does(cluster: ControlPlane, case: Ca
         assert case.refused in said
     else:
         assert said == ""
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_every_example_is_accepted_as_it_stands(cluster: ControlPlane, file: Path) -> None:
+    arguments = ["create", "--dry-run=server", "--validate=strict", "-n", NAMESPACE, "-o", "name", "-f", str(file)]
+    assert cluster.kubectl(arguments).startswith("adaptationpipeline.bessemer.dev/")
 
 
 def test_no_crd_is_warned_about(cluster: ControlPlane) -> None:

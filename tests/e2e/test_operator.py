@@ -36,6 +36,9 @@ TAKE_OVER_SECONDS = 45.0
 EXIT_SECONDS = 60.0
 """On an idle machine 2. What matters is that no grace period or watch is waited for: these take minutes."""
 
+LOOKED_AT = 4000
+"""Items of the gate: so many that an evaluation lasts for some of Prometheus's looks, a second apart."""
+
 Obj = dict[str, Any]
 
 
@@ -151,7 +154,8 @@ def test_a_whole_pipeline_is_promoted_although_the_operator_is_killed_again_and_
     bessemer: Installation, prometheus: Prometheus | None, tmp_path: Path
 ) -> None:
     """Everything is real: data, tokenizer, training under torchrun, evaluation, gate, promotion."""
-    mini = write_mini(tmp_path / "mini", {"spec.profiles": {"train": "gpu-2"}})
+    bank = {"spec.evaluation.banks.0.gate": LOOKED_AT, "spec.gates.0.looks": [LOOKED_AT]}
+    mini = write_mini(tmp_path / "mini", {"spec.profiles": {"train": "gpu-2"}, **bank}, items=LOOKED_AT + 40)
     bessemer.plane.kubectl(["apply", "-f", str(mini.file)])
     for part in ("mini-bank-", "mini-words-", "mini-pre-data-", "mini-cpt-", "mini-eval-", "mini-compare-"):
 

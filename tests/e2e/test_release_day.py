@@ -96,10 +96,11 @@ def the_day(plane: ControlPlane, team: Team) -> Iterator[Callable[[Platform], Da
 
 
 @pytest.fixture(scope="module")
-def day(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+    """On a control plane of its own: metrics and alerts are those of all pipelines that there are."""
     team = Team.make(tmp_path_factory.mktemp("team"))
-    with the_day(control_plane, team) as make:
-        yield make(ByHand(control_plane, team))
+    with ControlPlane.start(tmp_path_factory.mktemp("day")) as plane, the_day(plane, team) as make:
+        yield make(ByHand(plane, team))
 
 
 def test_the_first_release_waits_for_its_owner_and_is_one_commit(day: Day) -> None:

@@ -66,13 +66,13 @@ class Mini:
         return target
 
 
-def write_mini(folder: Path, edits: Mapping[str, Any] | None = None) -> Mini:
-    """Write data and pipeline.yaml into a folder; the same files for the same folder, always."""
+def write_mini(folder: Path, edits: Mapping[str, Any] | None = None, items: int = ITEMS) -> Mini:
+    """Write data and pipeline.yaml into a folder; the same files for the same arguments, always."""
     mini = Mini(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "texts.jsonl", [{"id": f"text-{n}", "text": text} for n, text in enumerate(texts(DOCUMENTS))])
-    items = [{"id": f"item-{n}", "text": text} for n, text in enumerate(texts(ITEMS, seed=1))]
-    write_rows(folder / "held.jsonl", items)
+    held = [{"id": f"item-{n}", "text": text} for n, text in enumerate(texts(items, seed=1))]
+    write_rows(folder / "held.jsonl", held)
     mini.write(edits)
     return mini
 

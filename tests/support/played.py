@@ -38,6 +38,8 @@ class PlayedKubelet:
     script: Script = lambda spec, name: None
     stores: dict[str, Store] = field(default_factory=lambda: defaultdict(Store))
     watched: Callable[[Obj], None] = lambda pod: None
+    is_saving: Callable[[], bool] = lambda: False
+    """Pods that are told to stop save first: while this is so, they do not end; then they exit with 143."""
 
     def __post_init__(self) -> None:
         self._pods: dict[str, Obj] = {}
@@ -99,6 +101,8 @@ class PlayedKubelet:
     async def _advance(self, cluster: Cluster, pod: Obj) -> None:
         metadata, phase = pod["metadata"], (pod.get("status") or {}).get("phase")
         if metadata.get("deletionTimestamp"):
+            if metadata["uid"] in self._begun and self.is_saving():
+                return
             await cluster.delete(ref_of(pod), uid=metadata["uid"], grace_seconds=0)
             self._pods.pop(metadata["uid"], None)
         elif not pod["spec"].get("nodeName") or phase in {"Succeeded", "Failed"}:

@@ -12,6 +12,7 @@ from tests.support.controlplane import BuildError, find_programs
 from tests.support.controlplane.gobuild import cached_programs, say
 from tests.support.gitea import find_gitea
 from tests.support.helm import program as helm
+from tests.support.kueue import find_kueue
 from tests.support.s3 import server as s3
 
 BUILDS: Mapping[str, Callable[[], object]] = {
@@ -21,6 +22,7 @@ BUILDS: Mapping[str, Callable[[], object]] = {
 }
 PLATFORM: Mapping[str, Callable[[], object]] = {
     "Gitea": lambda: find_gitea(build=True),
+    "Kueue": lambda: find_kueue(build=True),
     "Argo CD": lambda: find_argocd(build=True),
 }
 

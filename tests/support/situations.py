@@ -29,6 +29,7 @@ PROPOSED: Edits = {
                 "key": "spec.uri",
                 "mode": "pullRequest",
                 "provider": "gitea",
+                "pollEvery": "2h",
             },
         }
     ]

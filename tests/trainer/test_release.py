@@ -76,7 +76,18 @@ def test_the_card_says_what_was_judged_how_it_was_made_and_what_was_not_shown(pl
     folder = publish(place)
     text = (folder / "README.md").read_text()
     told = rows(folder)
-    loss = ["| loss", "bitsPerByte", "20", "1", "0.75", "0.25", "0.05 to 0.45", "0", "0.1", "won |"]
+    loss = [
+        "| loss",
+        "bits per byte \\(smaller is better\\)",
+        "20",
+        "1",
+        "0.75",
+        "0.25",
+        "0.05 to 0.45",
+        "0",
+        "0.1",
+        "won |",
+    ]
     assert loss in told
     assert ["| cpt", "cpt", "base, cpt-data", f"`{place.first}` |"] in told
     assert ["| data-facts", "s3\\://data/facts.jsonl", f"`{CONTENT}` |"] in told

@@ -24,6 +24,8 @@ REPORT_ENV = "BESSEMER_TERMINATION_LOG"
 METRICS_PORT_ENV = "BESSEMER_METRICS_PORT"
 GIT_CREDENTIALS_ENV = "BESSEMER_GIT_CREDENTIALS"
 """Names a folder: `username` and `password` (or `token` alone), `ssh-privatekey` with `known_hosts`, `ca.crt`."""
+SIGNING_ENV = "BESSEMER_SIGNING"
+"""Names a folder: `public.pem`, one public key or several, and in promotion pods `private.pem`."""
 MAX_REPORT_BYTES = 4096
 
 EXIT_DONE = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bessemer_api.job import GIT_CREDENTIALS_ENV
+from bessemer_api.job import GIT_CREDENTIALS_ENV, SIGNING_ENV
 from bessemer_api.v1alpha1.pipeline import PipelineSpec
 from bessemer_operator.cluster.clock import utc_now
 from bessemer_operator.cluster.local import LocalCluster
@@ -58,11 +58,11 @@ def local_profiles(spec: PipelineSpec) -> Mapping[str, Profile]:
 
 
 def passed_on() -> list[str]:
-    """What pods see of the user's environment: the usual allow-list, and the user's own credentials for S3 and git,
-    because there is no Secret here that a profile could name.
+    """What pods see of the user's environment: the usual allow-list, and the user's own credentials for S3 and git and
+    keys for signing, because there is no Secret here that a profile could name.
     """
-    git = (GIT_CREDENTIALS_ENV, "SSH_AUTH_SOCK")
-    return [*PASSED_ON, *git, *(name for name in os.environ if name.startswith("AWS_"))]
+    own = (GIT_CREDENTIALS_ENV, "SSH_AUTH_SOCK", SIGNING_ENV)
+    return [*PASSED_ON, *own, *(name for name in os.environ if name.startswith("AWS_"))]
 
 
 def is_settled(pipeline: Json) -> bool:

@@ -183,3 +183,41 @@ async def test_every_name_that_a_pipeline_can_have_leads_to_names_that_every_chi
     assert await world.condition("Promoted", name) == ("True", "Promoted", "record 1")
     names = [job["metadata"]["name"] for job in await world.all("PyTorchJob")]
     assert [found for found in names if not re.fullmatch("[a-z]([-a-z0-9]{0,48}[a-z0-9])?", found)] == []
+
+
+async def test_while_an_admission_webhook_is_down_the_stage_says_so_and_nothing_is_lost(world: World) -> None:
+    down = 'Internal error occurred: failed calling webhook "mpytorchjob.kb.io": connection refused'
+    answers = refuse_training(world, Unavailable(down))
+    await world.settle()
+    status = (await world.stage("pretrain"))["status"]
+    [stalled] = [item for item in status["conditions"] if item["type"] == "Stalled"]
+    assert (status["phase"], stalled["status"], stalled["reason"]) == ("Pending", "True", "WebhookDown")
+    assert down in stalled["message"]
+    answers.clear()
+    await world.settle()
+    assert await world.attempts("pretrain") == [("Succeeded", "Succeeded")]
+
+
+async def test_what_kueue_says_of_an_attempt_that_it_holds_back_reaches_the_pipeline(world: World) -> None:
+    world.node.script = on("pretrain", hang)
+    await world.settle()
+    [job] = await world.all("PyTorchJob")
+    held = {"type": "Suspended", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    await world.cluster.replace_status({**job, "status": {"conditions": [held]}}, "training-operator")
+    why = {"reason": "Inadmissible", "message": "LocalQueue q doesn't exist"}
+    metadata = {"name": "w", "namespace": "default", "labels": {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]}}
+    workload = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "Workload", "metadata": metadata}
+    made = await world.cluster.create(workload)
+    await world.cluster.replace_status(
+        {**made, "status": {"conditions": [{"type": "QuotaReserved", "status": "False", **why}]}}, "kueue"
+    )
+    await world.settle()
+    state, reason, message = await world.condition("Stalled")
+    assert (state, reason) == ("True", "QueueUnusable")
+    assert "pretrain: Kueue can not admit it: LocalQueue q doesn't exist" in message
+    [job] = await world.all("PyTorchJob")
+    await world.cluster.replace_status({**job, "status": {"conditions": [{**held, "status": "False"}]}}, "kueue")
+    world.node.script = lambda spec, name: None
+    await world.settle()
+    assert (await world.condition("Stalled"))[0] == "False"
+    assert (await world.condition("Promoted"))[0] == "True"

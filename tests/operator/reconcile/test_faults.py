@@ -262,7 +262,7 @@ async def test_a_pods_words_count_only_from_the_pod_of_the_attempt(world: World)
 async def test_what_is_observed_is_only_what_the_object_owns(world: World) -> None:
     world.node.script = on("pretrain", hang)
     await world.settle()
-    found: Observed = world.runtime.controller._observe(await world.stage("pretrain"))
+    found: Observed = await world.runtime.controller._observe(await world.stage("pretrain"))
     assert [job["kind"] for job in found.jobs] == ["PyTorchJob"]
     assert len(found.pods) == 1
     assert Cache().children("nobody", "Pod") == []

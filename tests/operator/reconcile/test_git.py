@@ -4,7 +4,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from bessemer_api.job import EXIT_PERMANENT, RunSpec
+from bessemer_api.job import EXIT_PERMANENT, SIGNING_ENV, RunSpec
 from bessemer_operator.core.profile import Profile
 from tests.api.documents import PIPELINE, edited
 from tests.operator.reconcile.test_pipeline import FASTER
@@ -135,3 +135,33 @@ async def test_only_promotions_with_a_git_target_mount_the_secret(world: World) 
         if any("secret" in volume for volume in job["spec"]["template"]["spec"]["volumes"])
     }
     assert mounted == {"promote"}
+
+
+async def test_only_promotions_see_the_private_key_and_who_uses_a_promoted_model_the_public_one(world: World) -> None:
+    world.profiles = dict.fromkeys(world.profiles, Profile(signing_secret="bessemer-signing"))
+    world.start_operator()
+    await world.apply(PIPELINE)
+    await world.settle()
+    await world.annotate("poems", rollback=await output(world, "cpt"), rollback_by="bo")
+    await world.settle()
+    specs = {item["metadata"]["name"]: item["data"]["run.json"] for item in await world.all("ConfigMap")}
+    shown: dict[str, set[str]] = {}
+    for job in await world.all("Job"):
+        template = job["spec"]["template"]["spec"]
+        run = json.loads(specs[job["metadata"]["name"]])
+        for volume in template["volumes"]:
+            if "secret" in volume:
+                name = (run.get("stage") or {}).get("method", run["verb"])
+                shown[name] = {item["path"] for item in volume["secret"]["items"]}
+                (variable,) = [
+                    item["value"] for item in template["containers"][0]["env"] if item["name"] == SIGNING_ENV
+                ]
+                assert variable in {mount["mountPath"] for mount in template["containers"][0]["volumeMounts"]}
+    public = {"public.pem"}
+    assert shown["promote"] == {"private.pem", *public}
+    assert {name: files for name, files in shown.items() if name != "promote"} == {
+        "resolve": public,
+        "rollback": public,
+    }
+    for job in await world.all("PyTorchJob"):
+        assert "bessemer-signing" not in json.dumps(job)

@@ -4,8 +4,10 @@ Gitea is built by `make platform`: minutes of compiler time that no other test n
 """
 
 import json
+import urllib.error
 import urllib.parse
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from bessemer_api.v1alpha1.git import GitTarget
 from bessemer_trainer.deploy import Change, hand_over
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.gitrepo import Credentials
+from tests.support.controlplane import wait_for
 from tests.support.gitea import Gitea, find_gitea
 from tests.trainer.git.bare import FILE, KEY, TEXT
 
@@ -78,8 +81,19 @@ class Deploy:
         return list(self.server.api("GET", f"{self.path}/pulls?state=all"))
 
     def merge(self, how: str = "merge") -> None:
+        """As a person does, who waits while Gitea still finds out whether it can be merged (405 until then)."""
         number = self.pulls()[0]["number"]
-        self.server.api("POST", f"{self.path}/pulls/{number}/merge", {"Do": how}, "ana")
+
+        def is_merged() -> bool:
+            try:
+                self.server.api("POST", f"{self.path}/pulls/{number}/merge", {"Do": how}, "ana")
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.METHOD_NOT_ALLOWED:
+                    raise
+                return False
+            return True
+
+        wait_for("Gitea to merge it", is_merged, 300)
 
 
 def _encoded(text: str) -> str:

@@ -19,8 +19,8 @@ from tests.trainer.git.bare import FILE, KEY, Bare, git
 
 AT = "2026-01-31T12:00:00Z"
 AXIS = {
-    "name": "loss", "n": 20, "delta": 0.25, "standardError": 0.1, "low": 0.05, "high": 0.45, "baselineMean": 1.0,
-    "candidateMean": 0.75, "clusters": 20, "largestClusterShare": 0.05, "pHold": 0.001, "pWorse": 0.999, "pWin": 0.01,
+    "name": "loss", "n": 20, "delta": 0.25, "standardError": 0.1, "low": 0.05, "high": 0.45, "baselineMean": -1.0,
+    "candidateMean": -0.75, "clusters": 20, "largestClusterShare": 0.05, "pHold": 0.001, "pWorse": 0.999, "pWin": 0.01,
     "pNoWin": 0.99, "baselineLow": 0.9, "binary": False,
 }  # fmt: skip
 BASELINE, BANK = ("sha256:" + digit * 64 for digit in "89")

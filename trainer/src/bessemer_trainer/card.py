@@ -4,6 +4,7 @@ All of it derives from the task, the stored evidence and the manifest of the can
 the same bytes: no time, host or channel stands in it. The metadata is written by huggingface_hub.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from bessemer_api.base import Model
 from bessemer_api.digest import canonical_json
 from bessemer_api.job import CompareReport, CompareTask, HoldEvidence, Made, PromoteTask
 from bessemer_api.v1alpha1.data import Source
+from bessemer_api.v1alpha1.tasks import Metric
 from bessemer_trainer.markdown import environment
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,6 +34,7 @@ class Facts:
     found: CompareReport
     meta: Mapping[str, Any]
     """Of the candidate's manifest."""
+    is_signed: bool = False
 
     @property
     def name(self) -> str:
@@ -98,26 +101,45 @@ def _result(facts: Facts, axis: HoldEvidence) -> EvalResult:
         dataset_name=axis.name,
         dataset_revision=facts.asked.bank,
         metric_type=_measure(facts, axis.name),
-        metric_name=f"mean over {axis.n} gate items",
-        metric_value=axis.candidate_mean,
+        metric_name=f"{_words_of(facts, axis.name)}, {axis.n} gate items",
+        metric_value=_as_measured(facts, axis.name, axis.candidate_mean),
     )
 
 
 def _entry(facts: Facts, axis: HoldEvidence) -> EvalResultEntry:
-    against = (
-        f"{axis.delta:+.5g} against the baseline's {axis.baseline_mean:.5g}, 95 %: {axis.low:.5g} to {axis.high:.5g}"
-    )
+    baseline = _as_measured(facts, axis.name, axis.baseline_mean)
+    against = f"baseline {baseline:.5g}, better by {axis.delta:.5g}, 95 %: {axis.low:.5g} to {axis.high:.5g}"
     return EvalResultEntry(
         dataset_id=axis.name,
         task_id=_measure(facts, axis.name),
         dataset_revision=facts.asked.bank,
-        value=axis.candidate_mean,
-        notes=f"{axis.n} gate items; {against}",
+        value=_as_measured(facts, axis.name, axis.candidate_mean),
+        notes=f"{_words_of(facts, axis.name)}, {axis.n} gate items; {against}",
     )
 
 
 def _measure(facts: Facts, axis: str) -> str:
     return next((measure.task for measure in facts.asked.measures if measure.name == axis), axis)
+
+
+def _metric(facts: Facts, axis: str) -> Metric | None:
+    return next((measure.measure for measure in facts.asked.measures if measure.name == axis), None)
+
+
+def _words_of(facts: Facts, axis: str) -> str:
+    """What a number of the axis is."""
+    metric = _metric(facts, axis)
+    if metric is None:
+        return axis
+    kind = "" if metric.quantile is None else f", {metric.quantile:.0%} quantile"
+    return metric.unit + kind + ("" if metric.larger_is_better else " (smaller is better)")
+
+
+def _as_measured(facts: Facts, axis: str, value: float) -> float:
+    """A mean as it was measured: evidence turns it so that larger is better, and takes logarithms of ratios."""
+    metric = _metric(facts, axis)
+    turned = value if metric is None or metric.larger_is_better else -value
+    return round(math.exp(turned), 6) if metric is not None and metric.is_ratio else turned
 
 
 # --- the text ---------------------------------------------------------------------------------------------------
@@ -141,6 +163,7 @@ def _view(facts: Facts) -> dict[str, Any]:
         "tried": _tried(facts.found) if asked.channel else "",
         "axes": [_axis(facts, axis) for axis in facts.found.axes],
         "others": list(_others(facts)),
+        "is_signed": facts.is_signed,
         "not_shown": list(_not_shown(facts)),
         "steps": [_step(made, facts.lineage) for made in facts.lineage],
         "sources": [row for made in facts.lineage for row in _sources(made)],
@@ -162,10 +185,10 @@ def _axis(facts: Facts, axis: HoldEvidence) -> dict[str, Any]:
     won = axis.name in facts.task.wins
     return {
         "name": axis.name,
-        "task": _measure(facts, axis.name),
+        "task": _words_of(facts, axis.name),
         "n": axis.n,
-        "baseline": axis.baseline_mean,
-        "candidate": axis.candidate_mean,
+        "baseline": _as_measured(facts, axis.name, axis.baseline_mean),
+        "candidate": _as_measured(facts, axis.name, axis.candidate_mean),
         "delta": axis.delta,
         "low": axis.low,
         "high": axis.high,

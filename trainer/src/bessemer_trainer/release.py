@@ -4,28 +4,67 @@ It depends on the candidate, its evidence and its lineage alone: every channel h
 promotion that runs again finds it. The weights are shared with the checkpoint, not stored twice where that can be.
 """
 
+import importlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from bessemer_api.job import CompareReport, CompareTask, PromoteTask
 from bessemer_trainer.card import Facts, write_card
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.keys import Keys
 from bessemer_trainer.store import Store
 
 KIND = "release"
 
 
 def publish_release(store: Store, task: PromoteTask, scratch: Path) -> str:
-    """Digest of the release. Raises PermanentError(EvidenceInvalid) for evidence that no comparison wrote."""
+    """Digest of the release, signed where the environment names keys.
+
+    Raises PermanentError(EvidenceInvalid) for evidence that no comparison wrote, PermanentError(SigningKey...).
+    """
+    keys = Keys.find()
     asked, found = _evidence(store, task.evidence)
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="release-", dir=scratch) as name:
-        write_card(Path(name), Facts(task, asked, found, store.manifest(task.candidate).meta))
+        facts = Facts(task, asked, found, store.manifest(task.candidate).meta, is_signed=keys is not None)
+        write_card(Path(name), facts)
         meta = {"checkpoint": task.candidate, "evidence": task.evidence}
-        return store.extend(task.candidate, Path(name), KIND, meta)
+        release = store.extend(task.candidate, Path(name), KIND, meta)
+    if keys is not None:
+        _signatures().sign(store, release, keys)
+    return release
+
+
+def require_signed(store: Store, digest: str) -> None:
+    """The artifact was signed by one of the keys; nothing where there are none."""
+    keys = Keys.find()
+    if keys is not None:
+        _signatures().require_signed(store, digest, keys)
+
+
+def _signatures() -> Any:  # noqa: ANN401 - a module
+    """Imported only where there are keys: its library takes a second."""
+    return importlib.import_module("bessemer_trainer.signatures")
+
+
+def require_trusted(store: Store, record: Mapping[str, Any]) -> None:
+    """What a channel's record holds was signed, and its release has the checkpoint's very files; nothing without keys.
+
+    Raises PermanentError(NotSigned | SignatureInvalid | ReleaseMismatch | Artifact...). No weights are read: whoever
+    fetches the checkpoint compares its files with its manifest, and that is compared with the signed one here.
+    """
+    if Keys.find() is None:
+        return
+    checkpoint = str(record["digest"])
+    release = str(record.get("release") or checkpoint)
+    require_signed(store, release)
+    if not set(store.manifest(checkpoint).files) <= set(store.manifest(release).files):
+        raise PermanentError("ReleaseMismatch", f"{release} is signed, but it is no release of {checkpoint}")
 
 
 def _evidence(store: Store, digest: str) -> tuple[CompareTask, CompareReport]:

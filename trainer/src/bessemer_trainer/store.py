@@ -22,6 +22,12 @@ from bessemer_trainer.backends import MANIFEST, Backend, LocalFolder, Shared
 from bessemer_trainer.errors import PermanentError
 from bessemer_trainer.objects import ObjectStore
 
+SIGNATURE = "model.sig"
+"""Stands beside the manifest, whose digest it can not be part of (signatures.py)."""
+
+_UNFINISHED = ".tmp-"
+"""A signature that is being written, beside the files that it is about."""
+
 _CHUNK = 1 << 20
 
 
@@ -117,8 +123,8 @@ class Store:
     def _publish(self, folder: Path, kind: str, meta: Mapping[str, Any], base: str | None) -> str:
         own = tuple(describe(folder, path) for path in _files_of(folder))
         names = [entry.path for entry in own]
-        if MANIFEST in names:
-            raise PermanentError("ArtifactInvalid", f"{folder}: {MANIFEST}: that name is the store's own")
+        for taken in {MANIFEST, SIGNATURE} & set(names):
+            raise PermanentError("ArtifactInvalid", f"{folder}: {taken}: that name is the store's own")
         kept = tuple(entry for entry in self.manifest(base).files if entry.path not in names) if base else ()
         shared = Shared(artifact_key(base), self.fetch(base), tuple((e.path, e.size) for e in kept)) if base else None
         files = tuple(sorted((*own, *kept), key=lambda entry: entry.path)) if base else own
@@ -210,8 +216,9 @@ def describe(folder: Path, path: str) -> FileEntry:
 
 def find_damage(folder: Path, files: tuple[FileEntry, ...]) -> str:
     """What differs between `folder` and the files it should hold, in words; empty when nothing does."""
-    found = {path for path in _files_of(folder) if path != MANIFEST}
     expected = {entry.path for entry in files}
+    own = {MANIFEST, SIGNATURE} - expected
+    found = {path for path in _files_of(folder) if path not in own and not path.startswith(_UNFINISHED)}
     for path in sorted(expected - found):
         return f"{path} is missing"
     for path in sorted(found - expected):

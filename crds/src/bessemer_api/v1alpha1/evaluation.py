@@ -327,6 +327,14 @@ class Attempt(Model):
     retry: Token = Field("", description="Value of spec.retry when it was made.")
     started_at: Annotated[str, Field(max_length=40)] = Field("", description="When it was made.")
     finished_at: Annotated[str, Field(max_length=40)] = Field("", description="When it ended.")
+    admitted_at: Annotated[str, Field(max_length=40)] | None = Field(
+        None, description="Since when its queue lets it run; empty while it waits, absent without a queue."
+    )
+    preemptions: int | None = Field(
+        None,
+        ge=0,
+        description="How often its queue took its pods; its end included, if that was one more preemption.",
+    )
 
 
 class Progress(Model):
@@ -355,7 +363,7 @@ class WorkStatus(Model):
         description="All attempts, oldest first.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
     )
-    preemptions: int = Field(0, ge=0, description="Attempts that were preempted.")
+    preemptions: int = Field(0, ge=0, description="Preemptions of all attempts; they cost no attempt.")
     output_digest: Digest | None = Field(None, description="Artifact that was made.")
     metrics: dict[Annotated[str, Field(max_length=64)], float] = Field(
         default_factory=dict, max_length=64, description="Final figures from the report of the pod."

@@ -3,6 +3,7 @@
 The pod is asked while it is there, then the store, where pods keep their logs (docs/contract.md).
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from bessemer_operator.core import naming
 
 Json = dict[str, Any]
 CONTAINER = "pytorch"
+FOLLOW_SECONDS = 1.0
+_ENDED = ("Succeeded", "Failed")
 _KINDS = ("TrainingStage", "MergeJob", "Evaluation")
 _NEWEST_FIRST = ("Running", "Failed", "Succeeded")
 
@@ -31,11 +34,13 @@ class Piece:
     owner_uid: str
 
 
-async def show_logs(target: Target, what: str, attempt: int, tail: int) -> None:
-    """Print the log of a piece of work. `attempt` 0 is the newest; `tail` 0 is all."""
+async def show_logs(target: Target, what: str, attempt: int, tail: int, *, follow: bool = False) -> None:
+    """Print the log of a piece of work. `attempt` 0 is the newest, `tail` 0 all; `follow` goes on to its end."""
     async with opened(target) as cluster:
         piece = await find_piece(cluster, await cluster.get(target.ref), what)
         name = find_attempt(piece, attempt)
+        if follow and await _follow(cluster, target.ref.namespace, name, tail):
+            return
         found = await _from_pods(cluster, target.ref.namespace, name, tail)
     found = found or [(title, _last(text, tail)) for title, text in _from_store(piece, name)]
     if not found:
@@ -45,6 +50,26 @@ async def show_logs(target: Target, what: str, attempt: int, tail: int) -> None:
         if len(found) > 1:
             print(f"==> {title} <==")
         print("\n".join(map(printable, text.splitlines())))
+
+
+async def _follow(cluster: Cluster, namespace: str, attempt: str, tail: int) -> bool:
+    """Print what the attempt's pods write, as they write it, until all have ended; whether there was anything.
+
+    The whole log is asked for again and again: that works alike in both worlds, and such logs are small.
+    """
+    shown: dict[str, int] = {}
+    while True:
+        pods = (await cluster.list("Pod", namespace, {naming.LABEL_ATTEMPT: attempt})).items
+        is_over = all((pod.get("status") or {}).get("phase") in _ENDED for pod in pods)
+        for title, text in await _from_pods(cluster, namespace, attempt, 0):
+            end = len(text) if is_over else text.rfind("\n") + 1
+            lines = text[shown.get(title, 0) : end].splitlines()
+            for line in lines if title in shown else lines[-tail:]:
+                print(f"{title}: {printable(line)}" if len(pods) > 1 else printable(line), flush=True)
+            shown[title] = end
+        if is_over:
+            return bool(shown)
+        await asyncio.sleep(FOLLOW_SECONDS)
 
 
 async def find_piece(cluster: Cluster, pipeline: Json, what: str) -> Piece:

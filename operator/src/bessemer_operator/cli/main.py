@@ -146,11 +146,12 @@ def logs(
     ] = "",
     attempt: Annotated[int, typer.Option("--attempt", min=0, help="Number of the attempt (default: the newest).")] = 0,
     tail: Annotated[int, typer.Option("--tail", min=0, help="Only so many lines of the end.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until its pods have ended.")] = False,
 ) -> None:
     """What a piece of work wrote: from its pod, or, after that is gone, from the store."""
     from bessemer_operator.cli.logs import show_logs
 
-    _go(show_logs(_target(name, place), what, attempt, tail))
+    _go(show_logs(_target(name, place), what, attempt, tail, follow=follow))
 
 
 @app.command()

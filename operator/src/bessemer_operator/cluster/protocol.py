@@ -59,6 +59,7 @@ _ALL = (
     Kind("Event", "", "v1", "events", has_status=False, has_generation=False),
     Kind("CustomResourceDefinition", "apiextensions.k8s.io", "v1", "customresourcedefinitions", namespaced=False),
     Kind("LocalQueue", "kueue.x-k8s.io", "v1beta1", "localqueues"),
+    Kind("Workload", "kueue.x-k8s.io", "v1beta1", "workloads"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases", has_status=False, has_generation=False),
 )
 

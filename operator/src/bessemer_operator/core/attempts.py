@@ -26,6 +26,15 @@ from bessemer_operator.core.naming import (
 from bessemer_operator.core.plan import Annotation, Manifest, Observed, Ref
 from bessemer_operator.core.podreport import exit_codes, find_report, job_conditions, kept_report, pods_of, report_text
 from bessemer_operator.core.profile import Profile
+from bessemer_operator.core.queueing import (
+    POLL_QUEUE,
+    count_preemption,
+    explain_queue,
+    is_held,
+    once_more,
+    preemptions_of,
+    was_suspended,
+)
 from bessemer_operator.core.waiting import Wait, find_wait
 
 BACKOFF = timedelta(seconds=10)
@@ -148,7 +157,7 @@ def _judge(item: Attempt, job: Manifest | None, pods: Iterable[Manifest], work: 
     if job is None:
         gone = "the attempt's object is gone"
         return _ended(item, timestamp(now), outcome="Preempted", reason="Deleted", message=gone)
-    outcome = job_outcome(job)
+    item, outcome = count_preemption(item, job), job_outcome(job)
     if outcome == "Running":
         return item
     at = _finished_at(job, now)
@@ -156,12 +165,18 @@ def _judge(item: Attempt, job: Manifest | None, pods: Iterable[Manifest], work: 
     codes = [code for pod in mine for code in exit_codes(pod)]
     report = _report_of(work, item, job, mine)
     if _was_preempted(job, mine, report, outcome):
-        return _ended(item, at, outcome="Preempted", reason="Preempted", exit_code=EXIT_PREEMPTED)
+        return _preempted(item, job, mine, at)
     if outcome == "Succeeded" and report is not None and report.error is None:
         return _ended(item, at, outcome="Succeeded", reason="Succeeded", exit_code=0)
     if not codes:
         return _pods_gone(item, job, outcome, at)
     return _failed(item, codes, report, at)
+
+
+def _preempted(item: Attempt, job: Manifest, pods: list[Manifest], at: str) -> Attempt:
+    """Where its queue took its pods before, this end is one more, unless it is that preemption which ended it."""
+    counted = once_more(item) if item.preemptions and not was_suspended(job, pods) else item
+    return _ended(counted, at, outcome="Preempted", reason="Preempted", exit_code=EXIT_PREEMPTED)
 
 
 def _ended(item: Attempt, at: str, **changes: object) -> Attempt:
@@ -218,19 +233,7 @@ def _was_preempted(job: Manifest, pods: list[Manifest], report: RunReport | None
         return False
     has_said_why = report is not None and report.error is not None
     is_disrupted = any(_has_condition(pod, "DisruptionTarget") for pod in pods)
-    return is_disrupted or (not has_said_why and _was_suspended(job, pods))
-
-
-def _was_suspended(job: Manifest, pods: list[Manifest]) -> bool:
-    """A queue suspends it now, or one of its pods is older than the last resume.
-
-    Every job that a queue ever admitted carries the condition Suspended=False: that alone says nothing.
-    """
-    found = next((item for item in job_conditions(job) if item.get("type") == "Suspended"), {})
-    if found.get("status") == "True":
-        return True
-    resumed = found.get("lastTransitionTime", "")
-    return any(pod["metadata"].get("creationTimestamp", resumed) < resumed for pod in pods)
+    return is_disrupted or (not has_said_why and was_suspended(job, pods))
 
 
 def _has_condition(pod: Manifest, kind: str) -> bool:
@@ -269,15 +272,26 @@ def _while_running(
         late = _ended(item, timestamp(now), outcome="Failed", reason=LATE, message="ran longer than its deadline")
         after = tuple(late if known is item else known for known in attempts)
         return WorkState("Running", LATE, late.message, after, requeue=POLL_PODS)
+    if is_held(job):
+        return _while_held(work, attempts, job, seen, now)
     wait = find_wait(pods_of(job, seen.pods))
     if wait is not None:
         return _while_waiting(work, attempts, wait, left, now)
     return WorkState("Running", "Running", "", attempts, requeue=left)
 
 
+def _while_held(work: Work, attempts: tuple[Attempt, ...], job: Manifest, seen: Observed, now: datetime) -> WorkState:
+    """Its queue decides when it runs, and may say why not yet."""
+    name = job["metadata"]["name"]
+    if name not in seen.workloads:
+        return WorkState("Running", "Queued", "its queue holds it back", attempts, requeue=POLL_QUEUE)
+    held = explain_queue(job, seen.workloads[name], work.profile, now)
+    return WorkState("Running", held.reason, held.message, attempts, requeue=POLL_QUEUE, is_overdue=held.is_stuck)
+
+
 def _time_left(job: Manifest, limits: Limits, now: datetime) -> timedelta:
-    """Counted from when its controller started it: waiting in a queue costs nothing."""
-    begun = job.get("status", {}).get("startTime")
+    """Counted from when its controller started it: waiting in a queue costs nothing, also after a preemption."""
+    begun = None if is_held(job) else job.get("status", {}).get("startTime")
     started = datetime.fromisoformat(begun) if begun else now
     return started + parse_duration(limits.deadline) - now
 
@@ -296,14 +310,15 @@ def _while_waiting(work: Work, attempts: tuple[Attempt, ...], wait: Wait, left: 
 def _when_idle(work: Work, attempts: tuple[Attempt, ...], seen: Observed, now: datetime) -> WorkState:
     counted = [item for item in attempts if item.retry == work.retry]
     failed = [item for item in counted if item.outcome == "Failed"]
-    preempted = [item for item in counted if item.outcome == "Preempted" and item.reason == "Preempted"]
+    preempted = [item for item in counted if preemptions_of(item)]
+    preemptions = sum(preemptions_of(item) for item in preempted)
     if failed and failed[-1].exit_code == EXIT_PERMANENT:
         return WorkState("Failed", failed[-1].reason, failed[-1].message, attempts)
     if len(failed) >= work.limits.max_attempts:
         message = f"{len(failed)} attempts failed; the last: {failed[-1].message}"
         return WorkState("Failed", failed[-1].reason, message, attempts)
-    if len(preempted) > work.limits.max_preemptions:
-        message = f"preempted {len(preempted)} times; the last: {preempted[-1].message or preempted[-1].reason}"
+    if preemptions > work.limits.max_preemptions:
+        message = f"preempted {preemptions} times; the last: {preempted[-1].message or preempted[-1].reason}"
         return WorkState("Failed", "TooManyPreemptions", message, attempts)
     if work.suspend:
         return WorkState("Suspended", "Suspended", "suspended", attempts)

@@ -10,6 +10,8 @@ LABEL_STAGE = f"{GROUP}/stage"
 LABEL_OWNER = f"{GROUP}/owner-uid"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 LABEL_VERB = f"{GROUP}/verb"
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+"""Kueue's: which of its LocalQueues decides when the object runs."""
 MANAGED_BY = {"app.kubernetes.io/managed-by": "bessemer"}
 """Label of every attempt and of its pods: by it they are listed and watched, and foreign ones are not."""
 ANNOTATION_DIGEST = f"{GROUP}/input-digest"

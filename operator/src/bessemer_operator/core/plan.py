@@ -43,7 +43,8 @@ class Observed:
 
     `jobs` holds attempts (Jobs and PyTorchJobs) and `pods` their pods, as JSON documents; `progress` what running
     pods say of themselves, by attempt name (display only, never evidence); `rivals` names other objects that do the
-    same work right now, or are to start before this one.
+    same work right now, or are to start before this one. `workloads` holds, by the name of an attempt that a queue
+    holds back, what Kueue says of it; None where it says nothing, and no entry where it could not be asked.
     """
 
     profiles: Mapping[str, Profile]
@@ -54,6 +55,7 @@ class Observed:
     pods: tuple[Manifest, ...] = ()
     progress: Mapping[str, Progress] = field(default_factory=dict)
     rivals: tuple[str, ...] = ()
+    workloads: Mapping[str, Manifest | None] = field(default_factory=dict)
 
     @property
     def work(self) -> tuple[TrainingStage | MergeJob, ...]:

@@ -74,6 +74,11 @@ class Profile(Model):
         description="What git targets may name: a repository, or, with a slash at the end, all below it. The Secret is "
         "never shown to another server. Empty: any, which is refused together with a Secret.",
     )
+    signing_secret: Annotated[str, Field(pattern=SECRET_PATTERN)] | None = Field(
+        None,
+        description="Secret with `private.pem` and `public.pem` (one key or several): what is promoted is signed, and "
+        "what is used of a channel must be. The private key is mounted into promotion Jobs alone.",
+    )
     environment: dict[str, str] = Field(default_factory=dict, description="Variables that the administrator sets.")
     queue: str | None = Field(None, description="Kueue LocalQueue.")
     priority_class: str | None = None

@@ -12,6 +12,7 @@ from bessemer_api.v1alpha1.stage import StageSpec
 from bessemer_operator.core.attempts import Work, WorkState, abandoned, reconcile_attempts
 from bessemer_operator.core.conditions import READY, RECONCILING, STALLED, condition, set_conditions
 from bessemer_operator.core.plan import Event, Observed, Plan
+from bessemer_operator.core.queueing import preemptions_of
 
 MAX_ATTEMPTS_KEPT = 200
 POLL_RIVALS = timedelta(seconds=30)
@@ -90,7 +91,7 @@ def _status(state: WorkState, metadata: Metadata, before: WorkStatus, seen: Obse
         phase=state.phase,
         conditions=set_conditions(before.conditions, _conditions(state, (now, metadata.generation))),
         attempts=list(state.attempts[-MAX_ATTEMPTS_KEPT:]),
-        preemptions=sum(item.reason == "Preempted" for item in state.attempts),
+        preemptions=sum(preemptions_of(item) for item in state.attempts),
         output_digest=state.report.output_digest if state.report else None,
         metrics=_metrics(state.report) if state.report else {},
         reused=state.report.reused if state.report else False,
@@ -117,7 +118,13 @@ def _conditions(state: WorkState, at: tuple[datetime, int]) -> list[Condition]:
 def _events(before: WorkStatus, after: WorkStatus) -> tuple[Event, ...]:
     """What changed, as a story: attempts that began or ended, and the end."""
     known = {item.number: item.outcome for item in before.attempts}
+    taken = {item.number: preemptions_of(item) for item in before.attempts}
     told = [
+        Event("Normal", "AttemptPreempted", f"attempt {item.number} ({item.name}): its queue took its pods; it waits")
+        for item in after.attempts
+        if item.outcome == "Running" and preemptions_of(item) > taken.get(item.number, 0)
+    ]
+    told += [
         Event(
             "Warning" if item.outcome == "Failed" else "Normal",
             f"Attempt{'Started' if item.outcome == 'Running' else item.outcome}",

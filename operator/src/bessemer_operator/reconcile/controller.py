@@ -26,6 +26,7 @@ from bessemer_operator.cluster.protocol import (
     Invalid,
     NotFound,
     Ref,
+    Unavailable,
 )
 from bessemer_operator.core import evaluation, merge, pipeline, stage
 from bessemer_operator.core import plan as core_plan
@@ -36,9 +37,12 @@ from bessemer_operator.core.profile import Profile
 from bessemer_operator.core.quarantine import explain, quarantine
 from bessemer_operator.reconcile.cache import ATTEMPT_KINDS, WATCHED, Cache, Key, Obj, key_of
 from bessemer_operator.reconcile.rivals import find_rivals
+from bessemer_operator.reconcile.workloads import find_workloads
 
 log = logging.getLogger("bessemer")
 FIELD_MANAGER = "bessemer-operator"
+_WEBHOOK_DOWN = "failed calling webhook"
+"""What the API server says, with a 500, when somebody's admission webhook (Kueue's, say) does not answer."""
 MODELS: Mapping[str, type[Model]] = {kind.__name__: kind for kind in KINDS}
 RECONCILERS: Mapping[str, Callable[..., Plan]] = {
     "AdaptationPipeline": pipeline.reconcile,
@@ -93,7 +97,7 @@ class Controller:
             return None
         await self._look_up_attempts(obj, parsed)
         await self._look_up_pods(obj)
-        plan = RECONCILERS[key.kind](parsed, self._observe(obj), now)
+        plan = RECONCILERS[key.kind](parsed, await self._observe(obj), now)
         try:
             await self._apply(obj, plan)
         except Refused as error:
@@ -102,7 +106,7 @@ class Controller:
         self.on_plan(obj, plan)
         return plan.requeue
 
-    def _observe(self, obj: Obj) -> Observed:
+    async def _observe(self, obj: Obj) -> Observed:
         uid = obj["metadata"]["uid"]
         jobs = tuple(self.cache.children(uid, *ATTEMPT_KINDS))
         progress = {job["metadata"]["name"]: self.progress.get(key_of(job)) for job in jobs}
@@ -115,6 +119,7 @@ class Controller:
             pods=tuple(self.cache.children(uid, "Pod")),
             progress={name: found for name, found in progress.items() if found is not None},
             rivals=find_rivals(obj, self.cache),
+            workloads=await find_workloads(self.cluster, jobs),
         )
 
     async def _look_up_attempts(self, obj: Obj, parsed: Any) -> None:  # noqa: ANN401 - any of our kinds
@@ -179,6 +184,10 @@ class Controller:
             self._wrote(found, by)
         except (Invalid, Forbidden) as error:
             raise _refused(child, error) from None
+        except Unavailable as error:
+            if _WEBHOOK_DOWN not in str(error):
+                raise
+            raise Refused("WebhookDown", f"{_name(child)}: {error}; it is tried again") from None
 
     async def _has_attempt(self, metadata: Obj) -> bool:
         for kind in ATTEMPT_KINDS:

@@ -48,7 +48,7 @@ class Metrics:
             self.attempts.labels(outcome)
         for method in (*get_args(StageMethod), *get_args(MergeMethod)):
             self.stage_duration.labels(method)
-        self.preemptions = Counter("bessemer_preemptions", "Attempts that were preempted.", registry=at)
+        self.preemptions = Counter("bessemer_preemptions", "Preemptions of attempts.", registry=at)
         self.requests = Counter(
             "bessemer_api_requests", "Requests to the API server.", ["verb", "resource", "code"], registry=at
         )
@@ -107,8 +107,7 @@ class Metrics:
         for item in after.get("attempts") or []:
             if item["outcome"] != "Running" and known.get(item["number"]) != item["outcome"]:
                 self.attempts.labels(item["outcome"]).inc()
-                if item.get("reason") == "Preempted":
-                    self.preemptions.inc()
+        self.preemptions.inc(max(0, after.get("preemptions", 0) - before.get("preemptions", 0)))
         if after.get("phase") == "Succeeded" and before.get("phase") != "Succeeded":
             for owner in obj["metadata"].get("ownerReferences") or []:
                 self._ended[owner["uid"]] = self._clock()

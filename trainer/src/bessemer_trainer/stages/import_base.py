@@ -21,6 +21,8 @@ from bessemer_trainer.backends import disk_errors
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.data import require_unchanged
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.keys import Keys
+from bessemer_trainer.release import require_signed
 from bessemer_trainer.sources import MODEL_SUFFIXES, list_files, open_bytes, pin
 from bessemer_trainer.token_cache import load_vocabulary
 
@@ -74,6 +76,7 @@ def _invalid(folder: Path, problem: str) -> PermanentError:
 
 def _copy(context: Context, base: BaseInputs, folder: Path) -> Path:
     """The files of the source's folder itself; what stands in subfolders is not part of the model."""
+    _require_trusted(context, base.source.uri)
     require_unchanged(base.source.uri, pin(base.source.uri, base.source.sha256, MODEL_SUFFIXES), base.content)
     shutil.rmtree(folder.parent, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -83,6 +86,16 @@ def _copy(context: Context, base: BaseInputs, folder: Path) -> Path:
         with open_bytes(file) as reader, (folder / file.name).open("wb") as writer:
             shutil.copyfileobj(reader, writer, 1 << 20)
     return folder
+
+
+def _require_trusted(context: Context, uri: str) -> None:
+    """A folder of the store's own is used as promoted models are: every file as published, and signed with our keys."""
+    own = context.store.url("artifacts/")
+    if Keys.find() is None or not uri.startswith(own):
+        return
+    digest = uri.removeprefix(own).strip("/").replace("-", ":", 1)
+    require_signed(context.store, digest)
+    context.store.fetch(digest)
 
 
 def empty_model(folder: Path) -> Any:  # noqa: ANN401 - transformers is untyped

@@ -1,6 +1,7 @@
 """The verb `resolve`: look at the world once, so that everything after it works on pinned content.
 
 Pins the content of the base model, every data set and every bank, and reads the heads of the channels. Reads only.
+Where keys are given, what a channel holds, and every anchor, must be signed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from bessemer_trainer.channels import newest_record, read_record, record_key
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.data import pin_bank, pin_sources
 from bessemer_trainer.errors import PermanentError
+from bessemer_trainer.release import require_trusted
 from bessemer_trainer.sources import MODEL_SUFFIXES, pin
 from bessemer_trainer.store import Store
 
@@ -49,7 +51,10 @@ def _contents(context: Context, task: ResolveTask) -> dict[str, str]:
 def _read_head(store: Store, channel: str, axes: set[str]) -> ChannelHead:
     records = [read_record(store, channel, number) for number in range(1, newest_record(store, channel) + 1)]
     try:
-        return head(records, axes)
+        found = head(records, axes)
+        for digest in {found.digest, *found.anchors.values()} - {None}:
+            require_trusted(store, next(record for record in reversed(records) if record["digest"] == digest))
+        return found
     except (ValidationError, TypeError, KeyError) as error:
         where = store.url(record_key(channel, 1)).rpartition("/")[0]
         detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)

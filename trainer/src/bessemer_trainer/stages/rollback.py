@@ -16,6 +16,7 @@ from bessemer_trainer.channels import newest_record, read_record, record_key
 from bessemer_trainer.context import Context, Outcome
 from bessemer_trainer.deploy import Change, HandedOver, evidence_of, git_entry, hand_over
 from bessemer_trainer.errors import PermanentError, TransientError
+from bessemer_trainer.release import require_trusted
 from bessemer_trainer.store import Store, artifact_key
 
 _RACES = 100
@@ -65,13 +66,21 @@ def _require_sound(store: Store, task: RollbackTask, records: Sequence[Mapping[s
     found = store.manifest(task.digest).kind
     if found != "checkpoint":
         raise PermanentError("WrongKind", f"{task.digest} is an artifact of kind {found}; expected checkpoint")
-    store.fetch(task.digest)
+    target = _target(task, records)
+    require_trusted(store, target)
+    for digest in {task.digest, target.get("release") or task.digest}:
+        store.fetch(digest)
+
+
+def _target(task: RollbackTask, records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The last record of what the channel shall hold again."""
+    return next(record for record in reversed(records) if record["digest"] == task.digest)
 
 
 def _record(task: RollbackTask, records: Sequence[Mapping[str, Any]], at: str) -> dict[str, Any]:
     """The next record. Going back to a held digest takes it off the list: a person has decided so."""
     head = records[-1]
-    target = next(record for record in reversed(records) if record["digest"] == task.digest)
+    target = _target(task, records)
     held = [digest for digest in head.get("held") or [] if digest not in {head["digest"], task.digest}]
     return {
         "schema": 1,

@@ -4,8 +4,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bessemer_api.job import RunSpec
-from bessemer_operator.core.manifests.pod import build_pod_template, with_git
-from bessemer_operator.core.naming import ANNOTATION_DIGEST, ANNOTATION_RETRY, LABEL_ATTEMPT, LABEL_OWNER, MANAGED_BY
+from bessemer_operator.core.manifests.pod import build_pod_template, with_git, with_signing
+from bessemer_operator.core.naming import (
+    ANNOTATION_DIGEST,
+    ANNOTATION_RETRY,
+    LABEL_ATTEMPT,
+    LABEL_OWNER,
+    LABEL_QUEUE,
+    MANAGED_BY,
+)
 from bessemer_operator.core.profile import Profile
 
 MASTER_PORT = 23456
@@ -67,12 +74,21 @@ def build_job(spec: AttemptSpec) -> dict[str, Any]:
     template = build_pod_template(spec.name, ["python", "-m", "bessemer_trainer"], spec.profile, _labels(spec))
     if any(task is not None and task.git is not None for task in (spec.run.promote, spec.run.rollback)):
         template = with_git(template, spec.profile)
+    template = with_signing(template, spec.profile, _keys(spec.run))
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": _metadata(spec, queue=True),
         "spec": {"backoffLimit": 0, "completions": 1, "parallelism": 1, "template": template},
     }
+
+
+def _keys(run: RunSpec) -> tuple[str, ...]:
+    """Which keys the pod sees: all who use a promoted model verify, and promotions alone sign."""
+    if run.verb == "promote":
+        return ("private.pem", "public.pem")
+    uses = run.verb in {"resolve", "rollback"} or (run.stage is not None and run.stage.method == "import")
+    return ("public.pem",) if uses else ()
 
 
 def build_pytorchjob(spec: AttemptSpec) -> dict[str, Any]:
@@ -104,7 +120,7 @@ def _labels(spec: AttemptSpec) -> dict[str, str]:
 def _metadata(spec: AttemptSpec, *, queue: bool = False) -> dict[str, Any]:
     labels = _labels(spec)
     if queue and spec.profile.queue:
-        labels["kueue.x-k8s.io/queue-name"] = spec.profile.queue
+        labels[LABEL_QUEUE] = spec.profile.queue
     return {
         "name": spec.name,
         "namespace": spec.owner.namespace,

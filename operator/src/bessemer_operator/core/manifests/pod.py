@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from bessemer_api.job import GIT_CREDENTIALS_ENV, METRICS_PORT_ENV, REPORT_ENV, SPEC_ENV
+from bessemer_api.job import GIT_CREDENTIALS_ENV, METRICS_PORT_ENV, REPORT_ENV, SIGNING_ENV, SPEC_ENV
 from bessemer_operator.core.profile import Profile
 
 RUN_FOLDER = "/etc/bessemer"
 GIT_FOLDER = "/etc/bessemer-git"
+SIGNING_FOLDER = "/etc/bessemer-signing"
 SCRATCH = "/scratch"
 TERMINATION_LOG = "/dev/termination-log"
 METRICS_PORT = 9402
@@ -48,15 +49,33 @@ def with_git(template: dict[str, Any], profile: Profile) -> dict[str, Any]:
     """The template with the profile's credentials for git; as it is where the profile has none."""
     if profile.git_secret is None:
         return template
+    secret = {"secretName": profile.git_secret, "defaultMode": 0o440}
+    return _with_files(template, ("git", secret), (GIT_CREDENTIALS_ENV, GIT_FOLDER))
+
+
+def with_signing(template: dict[str, Any], profile: Profile, files: tuple[str, ...]) -> dict[str, Any]:
+    """The template with these keys of the profile's Secret as files; as it is where there are none."""
+    if profile.signing_secret is None or not files:
+        return template
+    items = [{"key": name, "path": name} for name in files]
+    secret = {"secretName": profile.signing_secret, "defaultMode": 0o440, "items": items}
+    return _with_files(template, ("signing", secret), (SIGNING_ENV, SIGNING_FOLDER))
+
+
+def _with_files(
+    template: dict[str, Any], secret: tuple[str, dict[str, Any]], variable: tuple[str, str]
+) -> dict[str, Any]:
+    """The template with a Secret (name of its volume, source) in the folder that a variable (name, value) names."""
     spec = template["spec"]
     first, *others = spec["containers"]
-    volume = {"name": "git", "secret": {"secretName": profile.git_secret, "defaultMode": 0o440}}
+    (name, source), (variable_name, folder) = secret, variable
     container = {
         **first,
-        "env": [*first["env"], {"name": GIT_CREDENTIALS_ENV, "value": GIT_FOLDER}],
-        "volumeMounts": [*first["volumeMounts"], {"name": "git", "mountPath": GIT_FOLDER, "readOnly": True}],
+        "env": [*first["env"], {"name": variable_name, "value": folder}],
+        "volumeMounts": [*first["volumeMounts"], {"name": name, "mountPath": folder, "readOnly": True}],
     }
-    return {**template, "spec": {**spec, "containers": [container, *others], "volumes": [*spec["volumes"], volume]}}
+    volumes = [*spec["volumes"], {"name": name, "secret": source}]
+    return {**template, "spec": {**spec, "containers": [container, *others], "volumes": volumes}}
 
 
 def _toleration(document: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ SERVER, REPOSITORIES, CONTROLLER, REDIS = (
     "argocd-server", "argocd-repo-server", "argocd-application-controller", "argocd-redis",
 )  # fmt: skip
 MANIFESTS = (
-    "crds/application-crd.yaml", "crds/appproject-crd.yaml", "base/config", "base/application-controller-roles",
+    "crds/application-crd.yaml", "crds/applicationset-crd.yaml", "crds/appproject-crd.yaml", "base/config", "base/application-controller-roles",
     "cluster-rbac/server", "cluster-rbac/application-controller",
     *(f"base/server/{SERVER}-{part}.yaml" for part in ("sa", "role", "rolebinding")),
 )  # fmt: skip

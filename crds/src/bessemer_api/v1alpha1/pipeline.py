@@ -334,7 +334,7 @@ class PipelineStatus(Model):
     progress: Annotated[str, Field(max_length=20)] = Field("", description="For kubectl get: stages done of all.")
     gate: Annotated[str, Field(max_length=20)] = Field("", description="For kubectl get: the release gate's verdict.")
     promoted: Annotated[str, Field(max_length=20)] = Field("", description="For kubectl get: short promoted digest.")
-    report: Url = Field("", description="URL of the HTML report.")
+    report: Url = Field("", description="URL of the HTML report; empty while that of a new decision is written.")
 
 
 class AdaptationPipeline(Model):

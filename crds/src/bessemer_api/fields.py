@@ -26,6 +26,8 @@ _DURATION = r"^([0-9]{1,5}d)?([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$"
 Duration = Annotated[str, Field(pattern=_DURATION, min_length=2, max_length=32)]
 """A duration such as `90s`, `30m`, `48h` or `7d`; each number has at most 5 digits."""
 
+Url = Annotated[str, Field(max_length=512)]
+Commit = Annotated[str, Field(max_length=64)]
 StoreUrl = Annotated[str, Field(pattern=r"^(file|s3)://[^\s?#]+$", max_length=512)]
 """URL of the artifact store: `file:///absolute/folder` or `s3://bucket/prefix`."""
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bessemer_api.base import Model
-from bessemer_api.fields import AxisName, Digest, Name, ShortText, StoreUrl, Text
+from bessemer_api.fields import AxisName, Commit, Digest, Name, ShortText, StoreUrl, Text, Url
 from bessemer_api.v1alpha1.data import Source
 from bessemer_api.v1alpha1.diagnostic import Diagnostic, DiagnosticName
 from bessemer_api.v1alpha1.evaluation import Axis, BankTask, EvaluationInputs
@@ -41,9 +41,6 @@ def log_key(input_digest: str, run_uid: str, node: int = 0) -> str:
     """Key in the store of what an attempt's pod wrote; a gang has a pod a node."""
     suffix = f".{node}" if node else ""
     return f"runs/{input_digest.removeprefix('sha256:')}/logs/{run_uid}{suffix}.log"
-
-
-Commit = Annotated[str, Field(max_length=64)]
 
 
 class ResolveTask(Model):
@@ -232,7 +229,7 @@ class PromoteReport(Model):
     record: int
     digest: Digest | None = None
     at: str = ""
-    url: Annotated[str, Field(max_length=512)] = Field("", description="The pull request.")
+    url: Url = Field("", description="The pull request.")
     commit: Commit | None = Field(None, description="Commit by which git has it.")
     release: Digest | None = Field(None, description="Folder that is handed over; absent in old records.")
 
@@ -268,7 +265,7 @@ class RollbackReport(Model):
     digest: Digest
     left: Digest | None = Field(None, description="What the channel held before; it is on the list of held digests.")
     at: str = ""
-    url: Annotated[str, Field(max_length=512)] = Field("", description="The pull request.")
+    url: Url = Field("", description="The pull request.")
     commit: Commit | None = Field(None, description="Commit by which git has it.")
     release: Digest | None = Field(None, description="Folder that is handed over; absent in old records.")
 
@@ -334,4 +331,4 @@ class RunReport(Model):
     diagnose: DiagnoseReport | None = None
     promote: PromoteReport | None = None
     rollback: RollbackReport | None = None
-    url: Annotated[str, Field(max_length=512)] = Field("", description="Where the report was written.")
+    url: Url = Field("", description="Where the report was written.")

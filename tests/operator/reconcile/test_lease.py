@@ -6,7 +6,7 @@ import pytest
 
 from bessemer_operator.cluster.local import LocalCluster
 from bessemer_operator.cluster.protocol import Ref, Unavailable
-from bessemer_operator.reconcile.lease import DURATION_SECONDS, RETRY_SECONDS, TRUST_SECONDS, Lease
+from bessemer_operator.reconcile.lease import DURATION_SECONDS, LEASE_LABELS, RETRY_SECONDS, TRUST_SECONDS, Lease
 
 REF = Ref("Lease", "bessemer-operator", "system")
 
@@ -113,3 +113,11 @@ async def test_an_api_server_that_is_gone_is_no_lease(cluster: LocalCluster, clo
     clock.now += TRUST_SECONDS
     await first.keep()
     assert not first.is_held
+
+
+async def test_a_lease_without_our_label_gets_it_and_keeps_its_own(cluster: LocalCluster, clock: Clock) -> None:
+    """One that an older version made, or a person: doctor finds it by its label."""
+    metadata = {"name": REF.name, "namespace": REF.namespace, "labels": {"team": "platform"}}
+    await cluster.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}})
+    assert await Lease(cluster, REF, "a", clock)._attempt()
+    assert (await cluster.get(REF))["metadata"]["labels"] == {"team": "platform", **LEASE_LABELS}

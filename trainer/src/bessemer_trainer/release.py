@@ -58,11 +58,12 @@ def require_trusted(store: Store, record: Mapping[str, Any]) -> None:
     Raises PermanentError(NotSigned | SignatureInvalid | ReleaseMismatch | Artifact...). No weights are read: whoever
     fetches the checkpoint compares its files with its manifest, and that is compared with the signed one here.
     """
-    if Keys.find() is None:
+    keys = Keys.find()
+    if keys is None:
         return
     checkpoint = str(record["digest"])
     release = str(record.get("release") or checkpoint)
-    require_signed(store, release)
+    _signatures().require_signed(store, release, keys)
     if not set(store.manifest(checkpoint).files) <= set(store.manifest(release).files):
         raise PermanentError("ReleaseMismatch", f"{release} is signed, but it is no release of {checkpoint}")
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Model
-from bessemer_api.fields import Digest, Duration
+from bessemer_api.fields import Digest, Duration, Url
 
 _HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?"
 _STEPS = r"(/[A-Za-z0-9_~][A-Za-z0-9._~-]*)+"
@@ -71,5 +71,5 @@ class MergeWait(Model):
     """A change in git that waits for a person."""
 
     digest: Digest = Field(description="Checkpoint that is proposed.")
-    url: Annotated[str, Field(max_length=512)] = Field("", description="The pull request.")
+    url: Url = Field("", description="The pull request.")
     round: int = Field(0, ge=0, description="How often it has been looked at again.")

@@ -8,6 +8,7 @@ from bessemer_api.base import Conditions, Metadata, Model
 from bessemer_api.fields import (
     STORE_IS_IMMUTABLE,
     AxisName,
+    Commit,
     Digest,
     Name,
     ShortText,
@@ -16,6 +17,7 @@ from bessemer_api.fields import (
     Timestamp,
     Token,
     Uri,
+    Url,
     immutable,
 )
 from bessemer_api.v1alpha1.data import DataSet, Mixture
@@ -292,7 +294,7 @@ class ChannelSummary(Model):
     )
     soaks_until: Timestamp | None = Field(None, description="When it is to follow the channel before.")
     merge: MergeWait | None = Field(None, description="The change in git, while it waits to be merged.")
-    commit: Annotated[str, Field(max_length=64)] | None = Field(None, description="Commit by which git has it.")
+    commit: Commit | None = Field(None, description="Commit by which git has it.")
     release: Digest | None = Field(
         None,
         description="Folder that is handed over, `<store>/artifacts/<release>`: the checkpoint with its model card.",
@@ -332,7 +334,7 @@ class PipelineStatus(Model):
     progress: Annotated[str, Field(max_length=20)] = Field("", description="For kubectl get: stages done of all.")
     gate: Annotated[str, Field(max_length=20)] = Field("", description="For kubectl get: the release gate's verdict.")
     promoted: Annotated[str, Field(max_length=20)] = Field("", description="For kubectl get: short promoted digest.")
-    report: Annotated[str, Field(max_length=512)] = Field("", description="URL of the HTML report.")
+    report: Url = Field("", description="URL of the HTML report; empty while that of a new decision is written.")
 
 
 class AdaptationPipeline(Model):

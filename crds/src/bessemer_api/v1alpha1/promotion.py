@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bessemer_api.base import Model
-from bessemer_api.fields import AxisName, Digest, Duration, Name, ShortText, Text
+from bessemer_api.fields import AxisName, Commit, Digest, Duration, Name, ShortText, Text
 from bessemer_api.v1alpha1.git import GitTarget, MergeWait
 
 
@@ -110,5 +110,5 @@ class RollbackSummary(Model):
     at: Annotated[str, Field(max_length=40)] = Field("", description="When it was written.")
     by: ShortText = Field("", description="Who asked for it.")
     merge: MergeWait | None = Field(None, description="The change in git, while it waits to be merged.")
-    commit: Annotated[str, Field(max_length=64)] | None = Field(None, description="Commit by which git has it.")
+    commit: Commit | None = Field(None, description="Commit by which git has it.")
     release: Digest | None = Field(None, description="Folder that is handed over: the checkpoint with its model card.")

@@ -78,7 +78,7 @@ def summarise(
         progress=f"{done}/{len(rows)}",
         gate=_release_gate(pipeline, gates),
         promoted=short(first.digest, 12) if first and first.digest else "",
-        report=report.report.url if report and report.report else pipeline.status.report,
+        report=_report_url(pipeline, report),
     )
 
 
@@ -91,6 +91,13 @@ def _overdue(scene: Scene, view: View, work: Mapping[str, TrainingStage | MergeJ
             return found.reason, f"{names.get(child.metadata.name, child.metadata.name)}: {found.message}"
     late = next((state for state in view.job_states if state.is_overdue), None)
     return (late.reason, f"{late.attempts[-1].name}: {late.message}") if late else None
+
+
+def _report_url(pipeline: AdaptationPipeline, report: WorkState | None) -> str:
+    """While work runs, that of the last time that nothing ran; never an old one beside a decision it does not tell of."""
+    if report is None:
+        return pipeline.status.report
+    return report.report.url if report.report is not None else ""
 
 
 def _late(states: Iterable[WorkState]) -> list[Attempt]:

@@ -112,7 +112,9 @@ class Lease:
             if self.is_held:
                 self._trusted_until = float("-inf")
             return False
-        await self._cluster.update({**found, "spec": self._spec(spec)})
+        labels = {**(found["metadata"].get("labels") or {}), **LEASE_LABELS}
+        metadata = {**found["metadata"], "labels": labels}
+        await self._cluster.update({**found, "metadata": metadata, "spec": self._spec(spec)})
         return True
 
     def _is_taken(self, spec: dict[str, Any]) -> bool:

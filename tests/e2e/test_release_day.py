@@ -147,7 +147,8 @@ def test_a_reported_bug_becomes_a_case_and_what_is_released_is_not_judged_again(
     day.team.edit("    axes:\n    - {name: generalLoss, task", SUITE.format(folder=day.team.folder), "a reported bug")
     day.team.edit("    looks: [100]\n", VETO, "no release with a known bug")
     day.platform.sync()
-    day.until("the case to be read", lambda: bool(day.pipeline["spec"]["evaluation"].get("regression")))
+    day.until("the case to be read", lambda: day.objects("tstage,pytorchjobs") > before)
+    day.until("the gate to know it", lambda: bool(day.pipeline["spec"]["gates"][0].get("vetoes")))
     day.until_healthy_as("Healthy")
     (case,) = day.objects("tstage,pytorchjobs") - before
     assert case.startswith("specialist-bank-regression-"), "nothing is trained again"

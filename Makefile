@@ -41,8 +41,8 @@ faults: setup tools ## every fault of docs/faults.md on a real control plane (a 
 	@$(RUN) pytest -v tests/faults/test_cases.py
 
 tools: setup ## what tests need beside Python: a browser, Prometheus (Debian), and servers built from Go modules
-	@tools/browser.sh
-	@tools/prometheus.sh
+	@tools/debian.sh install chromium "tests that open the report" chromium
+	@tools/debian.sh unpack prometheus "tests of metrics and alerts" prometheus
 	@$(RUN) python -m tests.support.programs
 
 dashboards: setup ## generate charts/bessemer/dashboards from tools/panels.py

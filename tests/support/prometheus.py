@@ -1,6 +1,6 @@
 """A real Prometheus beside a test cluster: it scrapes the operator, and the pods of attempts while they run.
 
-Programs: PATH, else what tools/prometheus.sh unpacked. Only for tests.
+Programs: PATH, else what tools/debian.sh unpacked. Only for tests.
 """
 
 import json
@@ -23,7 +23,7 @@ from tests.support.dcgm import gpus_of, served
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bessemer/prometheus/usr/bin"
 RULES = Path(__file__).parents[2] / "charts/bessemer/rules/bessemer.yaml"
-REASON = "Prometheus is not installed (tools/prometheus.sh gets it where Debian's packages can be reached)"
+REASON = "Prometheus is not installed (tools/debian.sh gets it where Debian's packages can be reached)"
 Json = Any
 
 

@@ -14,7 +14,7 @@ from tests.trainer.evaluation.reported import report_task
 from tests.trainer.evaluation.tiny import World
 
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on this machine: tools/browser.sh installs it (Debian, as root)"
+    CHROMIUM is None, reason="no chromium on this machine: `make tools` installs it (Debian, as root)"
 )
 
 VIEWS = [("phone", 375, "light"), ("phone", 375, "dark"), ("desk", 1200, "light"), ("desk", 1200, "dark")]

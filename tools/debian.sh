@@ -1,0 +1,32 @@
+#!/bin/sh
+# A program that some tests need, from Debian's packages, unless it is on PATH already:
+#   debian.sh install PROGRAM WHAT-IS-SKIPPED PACKAGE...    installed, where this is root
+#   debian.sh unpack PROGRAM WHAT-IS-SKIPPED PACKAGE...     unpacked into the cache, as the folder `bessemer/PROGRAM`
+# Where that can not be, it says which tests are skipped, and all others run.
+set -eu
+how=$1 program=$2 skipped=$3
+shift 3
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/bessemer/$program"
+if command -v "$program" >/dev/null 2>&1 || [ -e "$cache" ]; then exit 0; fi
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+unpack() {
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    cd "$folder"
+    apt-get download -qq "$@" 2>/dev/null || { is_root && apt-get update -qq && apt-get download -qq "$@" 2>/dev/null; } || return 1
+    for package in *.deb; do dpkg -x "$package" unpacked || return 1; done
+    mkdir -p "$(dirname "$cache")"
+    mv unpacked "$cache"
+}
+
+if command -v apt-get >/dev/null 2>&1 && command -v dpkg >/dev/null 2>&1; then
+    echo "fetching $program of Debian for tests" >&2
+    if [ "$how" = unpack ]; then
+        if unpack "$@"; then exit 0; fi
+    elif is_root; then
+        if apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@" >/dev/null; then exit 0; fi
+    fi
+fi
+echo "$program is not there: $skipped are skipped (install it: apt-get install $*)" >&2

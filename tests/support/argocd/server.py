@@ -32,8 +32,8 @@ SERVER, REPOSITORIES, CONTROLLER, REDIS = (
     "argocd-server", "argocd-repo-server", "argocd-application-controller", "argocd-redis",
 )  # fmt: skip
 MANIFESTS = (
-    "crds/application-crd.yaml", "crds/applicationset-crd.yaml", "crds/appproject-crd.yaml", "base/config", "base/application-controller-roles",
-    "cluster-rbac/server", "cluster-rbac/application-controller",
+    *(f"crds/{kind}-crd.yaml" for kind in ("application", "applicationset", "appproject")),
+    "base/config", "base/application-controller-roles", "cluster-rbac/server", "cluster-rbac/application-controller",
     *(f"base/server/{SERVER}-{part}.yaml" for part in ("sa", "role", "rolebinding")),
 )  # fmt: skip
 """What Argo CD needs of a cluster that its programs do not run in."""

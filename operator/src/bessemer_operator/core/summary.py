@@ -94,7 +94,7 @@ def _overdue(scene: Scene, view: View, work: Mapping[str, TrainingStage | MergeJ
 
 
 def _report_url(pipeline: AdaptationPipeline, report: WorkState | None) -> str:
-    """While work runs, that of the last time that nothing ran; never an old one beside a decision it does not tell of."""
+    """While work runs, the last one; never an old one beside a decision that it does not tell of."""
     if report is None:
         return pipeline.status.report
     return report.report.url if report.report is not None else ""

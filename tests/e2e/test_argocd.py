@@ -124,13 +124,26 @@ def test_the_rest_of_the_day(day: Day, step: Callable[[Day], None]) -> None:
     step(day)
 
 
+def test_what_was_refused_may_be_tried_again_and_is_refused_again(day: Day) -> None:
+    """The third script that needs a clock; nobody's verdict changes by asking again."""
+    day.platform.act("retry")
+    assert "bessemer.dev/retry" in day.pipeline["metadata"]["annotations"]
+    footprint(day)
+    assert day.platform.health() == "Degraded"
+
+
 def through(day: Day) -> ThroughArgoCD:
     assert isinstance(day.platform, ThroughArgoCD)
     return day.platform
 
 
 def footprint(day: Day) -> dict[str, Any]:
-    """What people asked of the pipeline, and what is there of it."""
+    """What people asked of the pipeline, and what is there of it once the operator is done."""
+
+    def is_done() -> bool:
+        return conditions_of(day.pipeline)["Reconciling"][0] == "False" and bool(day.pipeline["status"]["report"])
+
+    day.until("the operator to be done", is_done)
     metadata = day.pipeline["metadata"]
     notes = {key: value for key, value in metadata["annotations"].items() if key.startswith("bessemer.dev/")}
     children = day.objects("tstage,eval,jobs,pytorchjobs,configmaps")
@@ -162,4 +175,3 @@ def heal_and_prune(day: Day) -> None:
     day.until("the pipeline to be healed", lambda: day.pipeline["spec"]["promotion"]["approval"]["timeout"] == "72h")
     day.team.pipelines.remove(NOTE_FILE, "no note")
     day.until("the note to be pruned", lambda: note() == "")
-    day.until("the operator to be done", lambda: conditions_of(day.pipeline)["Reconciling"][0] == "False")

@@ -52,8 +52,10 @@ crds: setup ## generate crds/*.yaml, docs/reference, and the tables of the chart
 	@$(RUN) python -m bessemer_api.crdgen crds
 	@$(RUN) python tools/chart.py
 
-platform: setup tools ## tests on real platforms, built from Go modules first (Gitea, Kueue, Argo CD: minutes, once)
-	@tools/redis.sh
+platform: setup tools ## what takes longer: real Gitea, Kueue and Argo CD, images by buildah, the quickstart on a cluster
+	@tools/debian.sh install buildah "tests that build images" buildah
+	@tools/debian.sh install debootstrap "tests that build images" debootstrap
+	@tools/debian.sh unpack redis-server "tests with Argo CD" redis-server redis-tools libjemalloc2 liblzf1
 	@$(RUN) python -m tests.support.programs platform
 	@$(RUN) pytest -v tests -m platform
 

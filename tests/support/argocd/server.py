@@ -39,7 +39,7 @@ MANIFESTS = (
 """What Argo CD needs of a cluster that its programs do not run in."""
 POLL = "3s"
 REASON = "Argo CD or Redis is not there (`make platform` builds one and fetches the other)"
-_REDIS_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bessemer/redis/usr"
+_REDIS_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bessemer/redis-server/usr"
 
 
 def find_argocd(*, build: bool = False) -> Path | None:
@@ -51,7 +51,7 @@ def find_argocd(*, build: bool = False) -> Path | None:
 
 
 def find_redis() -> Path | None:
-    """redis-server from PATH, else what tools/redis.sh unpacked."""
+    """redis-server from PATH, else what tools/debian.sh unpacked."""
     cached, installed = _REDIS_CACHE / "bin/redis-server", shutil.which("redis-server")
     return Path(installed) if installed else cached if cached.exists() else None
 

@@ -7,7 +7,7 @@ host through our kubelet. It must not know what is run on it.
 import signal
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,14 @@ from ruamel.yaml import YAML
 
 from tests.support.controlplane import ControlPlane, Program
 from tests.support.controlplane.process import free_port
-from tests.support.helm.program import render
+from tests.support.helm.program import find, render
 
 ROOT = Path(__file__).parents[2]
 CRDS = ROOT / "crds"
 NAMESPACE = "bessemer-system"
 ACCOUNT = "bessemer-operator"
 POOL = "bessemer.dev/pool"
+RIGHTS = frozenset({"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
 GPU_TAINT = "nvidia.com/gpu=present:NoSchedule"
 CPU_NODE, GPU_NODE = "cpu-1", "gpu-1"
 
@@ -65,19 +66,25 @@ class Installation:
 
 
 @contextmanager
-def installed(plane: ControlPlane, profiles: Mapping[str, Obj] = PROFILES) -> Iterator[Installation]:
-    """Install everything; operator, kubelet and nodes end with the context, what they wrote stays."""
+def installed(
+    plane: ControlPlane, profiles: Mapping[str, Obj] = PROFILES, namespaces: Sequence[str] = ()
+) -> Iterator[Installation]:
+    """Install everything; operator, kubelet and nodes end with the context, what they wrote stays.
+
+    `namespaces`: those that it works in, and has rights in; none: all.
+    """
+    chart = render({"watchNamespaces": list(namespaces)}, namespace=NAMESPACE)
     folder = plane.folder / "bessemer"
     folder.mkdir(exist_ok=True)
     plane.kubectl(["apply", "--server-side", "-f", str(CRDS)])
     plane.kubectl(["wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS)])
     plane.create_namespace(NAMESPACE)
-    plane.apply(*rights())
+    plane.apply(*(item for item in chart if item["kind"] in RIGHTS))
     plane.add_node(CPU_NODE, labels={POOL: "cpu"})
     plane.add_node(GPU_NODE, gpus=4, labels={POOL: "gpu"}, taints=[GPU_TAINT])
     plane.processes.start(kubelet(plane, folder / "node"))
     try:
-        plane.processes.start(operator(plane, folder, profiles))
+        plane.processes.start(operator(plane, folder, profiles, chart))
         yield Installation(plane, folder)
     finally:
         for name in ("operator", "kubelet"):  # each lets go of what it holds
@@ -92,8 +99,10 @@ def kubelet(plane: ControlPlane, workdir: Path) -> Program:
     return Program("kubelet", argv, env={"KUBECONFIG": str(plane.kubeconfig), "PYTHONPATH": str(ROOT)})
 
 
-def operator(plane: ControlPlane, folder: Path, profiles: Mapping[str, Obj]) -> Program:
-    """The operator under its own account."""
+def operator(plane: ControlPlane, folder: Path, profiles: Mapping[str, Obj], chart: Sequence[Obj]) -> Program:
+    """The operator under its own account, called as the chart's Deployment calls it."""
+    [container] = find(chart, "Deployment", ACCOUNT)["spec"]["template"]["spec"]["containers"]
+    namespaces = next(item["value"] for item in container["env"] if item["name"] == "BESSEMER_NAMESPACES")
     file = folder / "profiles.yaml"
     with file.open("w") as stream:
         YAML(typ="safe").dump(dict(profiles), stream)
@@ -101,10 +110,11 @@ def operator(plane: ControlPlane, folder: Path, profiles: Mapping[str, Obj]) -> 
     environment = {
         "KUBECONFIG": str(plane.kubeconfig_for_service_account(NAMESPACE, ACCOUNT)),
         "BESSEMER_PROFILES": str(file),
+        "BESSEMER_NAMESPACES": namespaces,
         "BESSEMER_METRICS_PORT": str(port),
         "BESSEMER_PROGRESS_SECONDS": "2",
     }
-    argv = [sys.executable, "-m", "kopf", "run", "--all-namespaces", "-m", "bessemer_operator.handlers"]
+    argv = [sys.executable, "-m", *container["command"], *container["args"]]
     return Program("operator", argv, env=environment, is_ready=lambda: answers(f"http://127.0.0.1:{port}/readyz"))
 
 
@@ -115,9 +125,3 @@ def answers(url: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-def rights() -> list[Obj]:
-    """The operator's account and what it may, as the chart has it."""
-    kinds = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
-    return [item for item in render(namespace=NAMESPACE) if item["kind"] in kinds]

@@ -5,7 +5,7 @@ It must not know what makes an attempt wait.
 
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,9 +105,9 @@ class Site:
 
 
 @contextmanager
-def site_on(plane: ControlPlane, profiles: Mapping[str, Obj]) -> Iterator[Site]:
-    """An installation on a control plane, whose pods are played."""
-    with installed(plane, profiles) as bessemer:
+def site_on(plane: ControlPlane, profiles: Mapping[str, Obj], namespaces: Sequence[str] = ()) -> Iterator[Site]:
+    """An installation on a control plane, for these namespaces or all; its pods are played."""
+    with installed(plane, profiles, namespaces) as bessemer:
         plane.processes.stop("kubelet", signal.SIGTERM)
         with PlayedKubelet(plane.kubeconfig) as kubelet:
             yield Site(plane, bessemer, kubelet)

@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit e2e faults crds dashboards gitea platform cluster tools clean
+.PHONY: help setup demo test lint unit e2e faults crds dashboards platform cluster tools clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -52,11 +52,11 @@ crds: setup ## generate crds/*.yaml, docs/reference, and the tables of the chart
 	@$(RUN) python -m bessemer_api.crdgen crds
 	@$(RUN) python tools/chart.py
 
-gitea: setup ## build the git server that the tests of pull requests run on (minutes, once; without it they are skipped)
-	@$(RUN) python -m tests.support.gitea
-
-platform: setup tools ## tests beside a real Kueue, which the first run builds (some minutes)
-	@$(RUN) python -c "from tests.support.kueue import find_kueue; find_kueue(build=True)"
+platform: setup tools ## what takes longer: real Gitea, Kueue and Argo CD, images by buildah, the quickstart on a cluster
+	@tools/debian.sh install buildah "tests that build images" buildah
+	@tools/debian.sh install debootstrap "tests that build images" debootstrap
+	@tools/debian.sh unpack redis-server "tests with Argo CD" redis-server redis-tools libjemalloc2 liblzf1
+	@$(RUN) python -m tests.support.programs platform
 	@$(RUN) pytest -v tests -m platform
 
 cluster: setup ## a playground: a real control plane with the operator, until Ctrl-C

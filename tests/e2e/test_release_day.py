@@ -134,6 +134,7 @@ def test_approval_is_one_more_commit_with_the_evidence(day: Day) -> None:
     day.until_healthy_as("Healthy")
     assert (day.channel["digest"], day.channel["record"]) == (day.candidate(), 2)
     assert (day.team.served(), len(day.team.deploy.log())) == (day.channel["release"], 3)
+    day.until("the report", lambda: bool(day.pipeline["status"].get("report")))
     report = Path(day.pipeline["status"]["report"].removeprefix("file://"))
     assert day.candidate().removeprefix("sha256:")[:12] in report.read_text()
     day.until_metric("bessemer_promotions_total", 2)
@@ -146,7 +147,8 @@ def test_a_reported_bug_becomes_a_case_and_what_is_released_is_not_judged_again(
     day.team.edit("    axes:\n    - {name: generalLoss, task", SUITE.format(folder=day.team.folder), "a reported bug")
     day.team.edit("    looks: [100]\n", VETO, "no release with a known bug")
     day.platform.sync()
-    day.until("the case to be read", lambda: bool(day.pipeline["spec"]["evaluation"].get("regression")))
+    day.until("the case to be read", lambda: day.objects("tstage,pytorchjobs") > before)
+    day.until("the gate to know it", lambda: bool(day.pipeline["spec"]["gates"][0].get("vetoes")))
     day.until_healthy_as("Healthy")
     (case,) = day.objects("tstage,pytorchjobs") - before
     assert case.startswith("specialist-bank-regression-"), "nothing is trained again"
@@ -188,3 +190,15 @@ def test_at_the_end_of_the_day_nothing_moves_and_nothing_went_wrong(day: Day) ->
 def alerts(day: Day) -> dict[str, str]:
     """State of each alert of the chart that is pending or firing."""
     return {item["labels"]["alertname"]: item["state"] for item in day.prometheus.get("alerts")["alerts"]}
+
+
+STORY: tuple[Callable[[Day], None], ...] = (
+    test_the_first_release_waits_for_its_owner_and_is_one_commit,
+    test_a_revision_of_the_data_runs_again_what_depends_on_it_and_no_more,
+    test_approval_is_one_more_commit_with_the_evidence,
+    test_a_reported_bug_becomes_a_case_and_what_is_released_is_not_judged_again,
+    test_rollback_is_a_commit_back_to_the_release_before,
+    test_the_next_candidate_is_refused_by_the_case_and_an_alert_says_so,
+    test_at_the_end_of_the_day_nothing_moves_and_nothing_went_wrong,
+)
+"""The day's steps, which another platform plays too."""

@@ -1,4 +1,6 @@
-"""Runs the Lua of charts/bessemer/argocd as Argo CD runs it: Lua 5.1 with nothing but the basic library and dates."""
+"""Runs the Lua of charts/bessemer/argocd as Argo CD runs it: Lua 5.1 with the basic library, and dates where a
+script requires "os": the name alone is not defined there.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,11 @@ import lupa.lua51
 ROOT = Path(__file__).parents[2] / "charts/bessemer/argocd"
 PIPELINE = ROOT / "bessemer.dev/AdaptationPipeline"
 NOW = "20260131T120000Z"
-SANDBOX = (
-    'os = {date = function(form) assert(form == "!%Y%m%dT%H%M%SZ"); return "' + NOW + '" end}; io, require = nil, nil'
-)
+SANDBOX = """
+local date = function(form) assert(form == "!%Y%m%dT%H%M%SZ"); return "NOW" end
+require = function(name) assert(name == "os"); return {date = date} end
+os, io = nil, nil
+""".replace("NOW", NOW)
 
 
 def run_lua(script: Path, obj: Any) -> Any:

@@ -1,6 +1,6 @@
 """Starts Gitea, a git server with pull requests, over TLS, for tests. Built from its Go module, once.
 
-The build takes minutes of compiler time, so it is asked for (`make gitea`): nothing here starts it.
+The build takes minutes of compiler time, so it is asked for (`make platform`): nothing here starts it.
 """
 
 import getpass

@@ -1,6 +1,6 @@
 """Promotion through a real git server over TLS: push, pull request, protection, expired credentials, what people do.
 
-Gitea is built by `make gitea`: some minutes of compiler time that no other test needs, so without it these are skipped.
+Gitea is built by `make platform`: minutes of compiler time that no other test needs, so without it these are skipped.
 """
 
 import json
@@ -22,8 +22,9 @@ from tests.support.gitea import Gitea, find_gitea
 from tests.trainer.git.bare import FILE, KEY, TEXT
 
 pytestmark = [
+    pytest.mark.platform,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(find_gitea() is None, reason="Gitea is not in the cache: `make gitea` builds it, once"),
+    pytest.mark.skipif(find_gitea() is None, reason="Gitea is not in the cache: `make platform` builds it, once"),
 ]
 NEW = "s3://models/artifacts/sha256-" + "1" * 64
 

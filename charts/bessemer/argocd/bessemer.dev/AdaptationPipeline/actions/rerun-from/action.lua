@@ -1,4 +1,5 @@
 -- Run again from the first stage that failed; other stages are named by `bessemer rerun-from`.
+local os = require("os")
 local failed = nil
 for _, stage in ipairs((obj.status or {}).stages or {}) do
   if failed == nil and stage.phase == "Failed" then

@@ -1,4 +1,5 @@
 -- Try again what failed, by a new word.
+local os = require("os")
 local is_stalled = false
 for _, condition in ipairs((obj.status or {}).conditions or {}) do
   is_stalled = is_stalled or (condition.type == "Stalled" and condition.status == "True")

@@ -1,5 +1,6 @@
 -- Let the last channel that held something before hold it again.
 -- The account is that of argocd-server: who may use this action is for Argo CD's own RBAC.
+local os = require("os")
 local account = "system:serviceaccount:argocd:argocd-server"
 local found = nil
 for _, wanted in ipairs((obj.spec.promotion or {}).channels or {}) do

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bessemer_api.v1alpha1.diagnostic import Diagnostic
+from bessemer_trainer.evals.diagnostics import chosen_log_probability
+from bessemer_trainer.evals.diagnostics.common import Case
+from bessemer_trainer.reporting import curves
 from tests.trainer.preferred import LENGTH, World, encoded, make_pairs, rows
 from tests.trainer.support import Pod, lines_of, store_in, weights_of
 from tests.trainer.zygote import Rank
@@ -65,6 +69,16 @@ def test_the_log_of_every_step_holds_the_metrics_of_preferences(world: World, tr
         assert {"rewardsMargin", "rewardsAccuracy", "logpsChosen", "logpsRejected"} <= set(line)
         assert line["logpsChosen"] < 0
     assert all("kl" in line for line in lines_of(world.inputs.store, "kto"))
+
+
+def test_who_reads_the_log_knows_the_names_in_it(world: World, trained: dict[str, Pod]) -> None:
+    """The detector of falling log-probabilities, and the report, which has a title for each figure."""
+    log = list(lines_of(world.inputs.store, "dpo"))
+    case = Case(None, None, None, [], [], {}, log)  # type: ignore[arg-type]  # it reads nothing but the log
+    found = chosen_log_probability.detect(case, Diagnostic(name="chosenLogProbability"))
+    assert found.state in {"Alarm", "Quiet"}, found.message
+    assert found.value is not None
+    assert {"rewardsMargin", "rewardsAccuracy", "logpsChosen", "logpsRejected"} <= curves.TITLES.keys() & log[0].keys()
 
 
 def test_a_learning_rate_of_zero_leaves_accuracy_and_weights(world: World) -> None:

@@ -5,6 +5,7 @@ should, and still knows a fact when a passage stands before the question. Each b
 lines that show one failure.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from bessemer_trainer.evals.diagnostics.common import Arm, Case
 from bessemer_trainer.evals.diagnostics.probe import Bench, Probe
 from bessemer_trainer.evals.items import Item
 from bessemer_trainer.evals.multiple_choice_letters import listed
+from bessemer_trainer.loss_log import StepRecord
 from bessemer_trainer.objectives.dpo import dpo_losses
 from bessemer_trainer.objectives.logprobs import PAIR_METRICS, Duo, completion_log_probs, pair_metrics
 from tests.trainer.tinymodel import batch_of, learn_answers, llama, save_checkpoint, train_tokenizer
@@ -199,7 +201,7 @@ def build(root: Path) -> Habits:
 
 
 def preferred(habits: Habits, anchor: float) -> list[dict[str, float]]:
-    """The log of a copy of the start that DPO was done to. `anchor`: weight of the likelihood of the chosen answers."""
+    """metrics.jsonl of a copy of the start after DPO. `anchor`: weight of the likelihood of the chosen answers."""
     model, encode = LlamaForCausalLM.from_pretrained(habits.root / "start"), habits.tokenizer.encode
     pairs = [(f"Make a {thing} of", STUFFS[k], STUFFS[k + 4]) for thing in THINGS for k in range(4)]
     rows = [(encode(pair[0]).ids, [*encode(f" {pair[side]}.").ids, 0]) for side in (1, 2) for pair in pairs]
@@ -214,7 +216,8 @@ def preferred(habits: Habits, anchor: float) -> list[dict[str, float]]:
         now = Duo.halves(completion_log_probs(model, batch)[0])
         losses, rewards = dpo_losses(now, before, lengths, 0.1, "sigmoid")
         means = (pair_metrics(rewards, now) / len(pairs)).tolist()
-        log.append(dict(zip(PAIR_METRICS, means, strict=True)))
+        more = dict(zip(PAIR_METRICS, means, strict=True))
+        log.append(json.loads(StepRecord(len(log) + 1, 0, 0, 0.0, 3e-4, 0.0, 1.0, 1.0, more).line()))
         optimizer.zero_grad()
         (losses.mean() - anchor * (now.chosen / lengths.chosen).mean()).backward()
         optimizer.step()

@@ -13,14 +13,14 @@ TITLES: Mapping[str, str] = {
     "loss": "training loss",
     "learningRate": "learning rate",
     "gradNorm": "gradient norm",
-    "rewards_margin": "margin, chosen minus rejected",
-    "rewards_accuracy": "share of pairs ranked right",
-    "logps_chosen": "log-probability of chosen answers",
-    "logps_rejected": "log-probability of rejected answers",
+    "rewardsMargin": "margin, chosen minus rejected",
+    "rewardsAccuracy": "share of pairs ranked right",
+    "logpsChosen": "log-probability of chosen answers",
+    "logpsRejected": "log-probability of rejected answers",
 }
 """Names for people; any other number in a log is shown under its own name."""
 
-_FIRST = ("loss", "rewards_margin", "rewards_accuracy", "logps_chosen", "logps_rejected", "learningRate", "gradNorm")
+_FIRST = ("loss", "rewardsMargin", "rewardsAccuracy", "logpsChosen", "logpsRejected", "learningRate", "gradNorm")
 _HIDDEN = frozenset({"step", "tokens", "tokensPerSecond", "seconds"})
 _HEIGHTS = {True: 220, False: 150}
 

@@ -10,9 +10,9 @@ from statistics import fmean
 from bessemer_api.v1alpha1.diagnostic import Diagnostic
 from bessemer_trainer.evals.diagnostics.common import Case, Finding, NotThereError, table
 
-CHOSEN = "logps_chosen"
-MARGIN = "rewards_margin"
-"""As preference objectives log them."""
+CHOSEN = "logpsChosen"
+MARGIN = "rewardsMargin"
+"""As metrics.jsonl has what preference objectives tell."""
 
 _SHARE = 0.1
 """Of the steps, at each end, whose mean is taken: one step is one batch."""

@@ -245,7 +245,7 @@ def _sources(made: Made) -> Iterator[dict[str, str]]:
     if stage.prepare is not None:
         found.append((stage.prepare.sources, stage.prepare.content))
     if stage.bank is not None:
-        uris = [Source(uri=task.uri) for task in stage.bank.tasks.values() if task.uri]
+        uris = [Source(uri=task.uri) for _, task in sorted(stage.bank.tasks.items()) if task.uri]
         found.append((uris, stage.bank.content))
     for sources, content in found:
         yield from ({"name": made.name, "uri": source.uri, "content": content} for source in sources)

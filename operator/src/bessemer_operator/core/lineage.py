@@ -186,18 +186,25 @@ def ancestors(nodes: Mapping[str, Node], name: str) -> set[str]:
 
 
 def made_by(nodes: Mapping[str, Node], name: str) -> tuple[Made, ...]:
-    """Every piece of work whose output went into that of `name`, and its own, in order.
+    """Every piece of work whose output went into that of `name`, and its own; each after what went into it.
 
-    Followed by digests and not by names: what was only waited for, or compared with, made nothing.
+    Followed by digests and not by names: what was only waited for, or compared with, made nothing. The order does not
+    depend on that of the nodes: an API server sorts the keys that a file has in its author's order.
     """
-    makers = {node.output: node.name for node in nodes.values()} | {nodes[name].output: name}
-    found: set[str] = set()
-    wanted = [name]
-    while wanted:
-        node = nodes[wanted.pop()]
-        found.add(node.name)
-        wanted += [makers[digest] for digest in _digests(node.inputs) if makers.get(digest, node.name) not in found]
-    return tuple(_made(node) for node in nodes.values() if node.name in found)
+    last_first = sorted(nodes.values(), key=lambda node: (len(ancestors(nodes, node.name)), node.name), reverse=True)
+    makers = {node.output: node.name for node in last_first} | {nodes[name].output: name}
+    depths: dict[str, int] = {}
+
+    def depth(node: Node) -> int:
+        """Length of the longest chain of work behind it."""
+        if node.name not in depths:
+            depths[node.name] = 0  # what made the same as a part of it may stand behind itself
+            behind = {makers.get(digest, node.name) for digest in _digests(node.inputs)} - {node.name}
+            depths[node.name] = max((depth(nodes[other]) + 1 for other in behind), default=0)
+        return depths[node.name]
+
+    depth(nodes[name])
+    return tuple(_made(nodes[found]) for found in sorted(depths, key=lambda found: (depths[found], found)))
 
 
 def _digests(inputs: StageInputs | MergeInputs | None) -> set[str]:

@@ -58,11 +58,15 @@ class Mini:
         return build_pipeline(self.folder)
 
     def write(self, edits: Mapping[str, Any] | None = None, file: str = "pipeline.yaml") -> Path:
-        """Write the pipeline with these edits, by dotted path, into a file of the folder; the file."""
-        document = edited(self.build(), edits or {})
+        """Write the pipeline with these edits, by dotted path, into a file of the folder; the file.
+
+        Keys stay in their order, as in a file that a person writes; an API server sorts them.
+        """
         target = self.folder / file
+        yaml = YAML(typ="safe")
+        yaml.sort_base_mapping_type_on_output = False
         with target.open("w") as stream:
-            YAML(typ="safe").dump(document, stream)
+            yaml.dump(edited(self.build(), edits or {}), stream)
         return target
 
 

@@ -19,8 +19,8 @@ from bessemer_operator.core.conditions import timestamp
 from bessemer_operator.core.durations import parse_duration
 from bessemer_operator.core.gating import GateRun, pending
 from bessemer_operator.core.known import known_run
-from bessemer_operator.core.lineage import made_by
 from bessemer_operator.core.merging import merge_words, run_until_merged
+from bessemer_operator.core.provenance import made_by
 from bessemer_operator.core.rollback import is_open, rollback_summary
 from bessemer_operator.core.view import Choice, Release, Scene, Step, View, find_gate, judge
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from bessemer_api.v1alpha1.merge import MergeInputs
 from bessemer_api.v1alpha1.stage import StageInputs
-from bessemer_operator.core.lineage import Node, made_by
+from bessemer_operator.core.lineage import Node
+from bessemer_operator.core.provenance import made_by
 
 
 def digest(letter: str) -> str:

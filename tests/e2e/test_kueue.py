@@ -74,7 +74,7 @@ def test_an_operator_with_other_profiles_leaves_the_running_attempt_as_it_is(sit
         assert {**found["metadata"], "managedFields": []} == {**known["metadata"], "managedFields": []}
         assert (found["spec"], found["status"]) == (known["spec"], known["status"])
     assert {pod["metadata"]["uid"] for pod in site.running("calm", TEAM)} == pods
-    assert "waits in queue training" in site.await_reason("after", TEAM, "Reconciling", "Queued")
+    site.await_reason("after", TEAM, "Reconciling", "Queued", "waits in queue training")
     site.plane.kubectl(["delete", "apipe", "after", "-n", TEAM])
 
 
@@ -83,7 +83,7 @@ def test_a_preemption_is_counted_apart_and_told_and_costs_no_attempt(site: Site)
     site.held.add("storm")
     site.apply("storm", OTHERS, "urgent")
     site.await_suspended("calm", TEAM)
-    assert "waits in queue training" in site.await_reason("calm", TEAM, "Reconciling", "Queued")
+    site.await_reason("calm", TEAM, "Reconciling", "Queued", "waits in queue training")  # not yet while it is evicted
     site.saving = False
     site.await_gang("storm", OTHERS)
     assert site.attempts("calm", TEAM) == [("Running", 1)]
@@ -129,7 +129,7 @@ def test_a_gang_that_is_let_in_while_its_old_pods_still_save_goes_on_as_the_next
 
 def test_a_queue_that_does_not_exist_is_a_condition_until_it_does(site: Site) -> None:
     site.apply("lost", TEAM, "lost")
-    assert "LocalQueue nowhere doesn't exist" in site.await_reason("lost", TEAM, "Stalled", "QueueUnusable")
+    site.await_reason("lost", TEAM, "Stalled", "QueueUnusable", "LocalQueue nowhere doesn't exist")
     queue = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "LocalQueue", "spec": {"clusterQueue": "gpus"}}
     site.plane.apply({**queue, "metadata": {"name": "nowhere", "namespace": TEAM}})
     site.await_done("lost", TEAM)

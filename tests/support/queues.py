@@ -95,9 +95,14 @@ class Site:
 
         wait_for(f"Kueue to suspend {name}", is_suspended, PATIENCE)
 
-    def await_reason(self, name: str, space: str, kind: str, reason: str) -> str:
-        """Until the condition of the stage is True with this reason; its message."""
-        wait_for(f"{name} to say {reason}", lambda: self.reason(name, space, kind)[:2] == ("True", reason), PATIENCE)
+    def await_reason(self, name: str, space: str, kind: str, reason: str, words: str = "") -> str:
+        """Until the condition of the stage is True with this reason, and these words in its message; the message."""
+
+        def is_said() -> bool:
+            status, found, message = self.reason(name, space, kind)
+            return (status, found) == ("True", reason) and words in message
+
+        wait_for(f"{name} to say {reason} {words}", is_said, PATIENCE)
         return self.reason(name, space, kind)[2]
 
     def await_done(self, name: str, space: str) -> None:

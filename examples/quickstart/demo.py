@@ -1,7 +1,7 @@
 """The whole job on real data: python examples/quickstart/demo.py (or `make demo`).
 
 A model is pretrained, taught to follow instructions, made a specialist in three ways, judged on four axes and promoted;
-beside it the gates say no three times: to a model that forgot, to an unchanged retraining, and to a gate with too few
+beside it the gates judge three more: a model that forgot, a retraining of the last stage, and a gate with too few
 items. Each is its own pipeline file in this folder; all of them share
 one store, so that what they have in common is made once. A second run takes seconds.
 

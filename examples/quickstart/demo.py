@@ -64,11 +64,12 @@ def bessemer() -> list[str]:
 
 
 def tell(act: Act) -> None:
-    """Verdict and report of one pipeline."""
+    """What stopped a pipeline, or else the verdict of its release gate; and its report."""
     command = [*bessemer(), "status", str(HERE / act.file), "-o", "json"]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     status = json.loads(answer)["status"]
-    gate = next(iter(status.get("gates", [])), {})
+    gates = status.get("gates", [])
+    gate = next((item for item in gates if item["verdict"] != "Passed"), gates[-1] if gates else {})
     promoted = next(item for item in status["conditions"] if item["type"] == "Promoted")
     print(f"{act.file}: {gate.get('verdict', 'no verdict')}; promoted: {promoted['status'] == 'True'}")
     print(f"    {gate.get('message', '')}")

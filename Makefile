@@ -42,7 +42,7 @@ faults: setup tools ## every fault of docs/faults.md on a real control plane (a 
 
 tools: setup ## what tests need beside Python: a browser, Prometheus (Debian), and servers built from Go modules
 	@tools/debian.sh install chromium "tests that open the report" chromium
-	@tools/debian.sh unpack prometheus "tests of metrics and alerts" prometheus
+	@tools/debian.sh unpack "prometheus promtool" "tests of metrics and alerts" prometheus
 	@$(RUN) python -m tests.support.programs
 
 dashboards: setup ## generate charts/bessemer/dashboards from tools/panels.py

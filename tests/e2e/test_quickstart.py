@@ -1,8 +1,8 @@
 """The quickstart's own file in both worlds: the demo's run on this machine, and the same file on a real control plane.
 
-The local run is the one in examples/quickstart: where `make demo` has run, it is there already. Each takes a quarter of
-an hour of two idle cores, so `make platform` runs it; tests/e2e/test_both_worlds.py does the same with a tiny pipeline
-in every run of the tests.
+The local run is the one in examples/quickstart: where `make demo` has run, it is there already. The cluster's took
+35 minutes beside other work, so `make platform` runs it; tests/e2e/test_both_worlds.py does the same with a tiny
+pipeline in every run of the tests.
 """
 
 import json
